@@ -9,9 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests import support
+
+# How long one example takes says more about the machine's other tenants than about the code.
+hypothesis.settings.register_profile("tea", deadline=None)
+hypothesis.settings.load_profile("tea")
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +48,7 @@ def spool_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start_tea() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """`start_tea(*args, cwd=..., env=...)` starts `tea` and leaves it running; it is killed after the test."""
+    """`start_tea(*args, cwd=..., env=...)` starts `tea`; it is killed when the test ends."""
     started: list[subprocess.Popen[str]] = []
 
     def start(*args: str | os.PathLike[str], **options: Any) -> subprocess.Popen[str]:

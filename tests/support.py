@@ -5,6 +5,7 @@ Import them (`from tests.support import wait_until`) or take the fixtures of `co
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -58,7 +59,7 @@ def tea_cmd(
     input: str | None = None,
     timeout: float = 120.0,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `tea ARGS` to its end. Look at `returncode`, `stdout` and `stderr`: nothing is raised for a failure."""
+    """Run `tea ARGS` to its end. A failure raises nothing: look at `returncode`, `stdout` and `stderr`."""
     return subprocess.run(
         tea_argv(*args),
         cwd=cwd,
@@ -103,10 +104,8 @@ def command_of(pid: int) -> str:
 def kill_all(pids: Iterable[int]) -> None:
     """SIGKILL; those that are gone already are no error."""
     for pid in pids:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # it ended between being seen and being shot
 
 
 def _all_pids() -> list[int]:
