@@ -1,0 +1,37 @@
+"""The errors of a spool: each says what happened, to which file, and what to do."""
+
+from __future__ import annotations
+
+
+class SpoolError(Exception):
+    """Something about a spool is not as it must be."""
+
+
+class ForeignFileError(SpoolError):
+    """A file that is not ours to trust: another user's, a link or device where a file belongs, too large."""
+
+    def __init__(self, path: str, why: str) -> None:
+        self.path, self.why = path, why
+        super().__init__(f"{path}: refused, {why}")
+
+
+class CorruptFileError(SpoolError):
+    """A file of ours that does not parse, or that speaks of another job, attempt or input."""
+
+    def __init__(self, path: str, why: str) -> None:
+        self.path, self.why = path, why
+        super().__init__(f"{path}: unreadable, {why}")
+
+
+class RunBusyError(SpoolError):
+    """Another coordinator drives this run."""
+
+    def __init__(self, run: str, owner: str) -> None:
+        self.run, self.owner = run, owner
+        super().__init__(
+            f"run {run} is driven by {owner or 'another process'}; wait for it, or stop that process and resume"
+        )
+
+
+class UnknownNameError(SpoolError):
+    """No run, fan-out or job of this name, or more than one."""

@@ -1,0 +1,374 @@
+"""A job directory: made by a coordinator, claimed and finished by workers, read by everybody.
+
+A directory becomes a job by its ticket: `JobWriter` writes its files first, so nobody can read half a job. After
+that nothing in it changes; claims and results are added.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from spool import jsonio, tickets
+from spool.attempts import TICKET_OF, Attempt, Decision, Ended, Outcome, Policy, decide, may_retry
+from spool.claim import claimed_by
+from spool.errors import CorruptFileError, ForeignFileError
+from spool.layout import CLAIM, RESULT, FanOutFiles, JobFiles
+from spool.publish import Linker, publish, quarantine, read_bytes, read_json, sync_folder, write_exclusive
+
+INLINE_BASE = 1024
+"""Bytes of shared state up to which it is written into each job's input instead of linked beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What a coordinator knows of a job before it exists.
+
+    own: the part of the input that is this branch's alone, as a JSON object.
+    workflow: key of the subset in `shared/` that runs this branch.
+    extra: further members of job.json, for instance why it can't be replayed.
+    pickle: what JSON could not carry of the input.
+    """
+
+    name: str
+    index: int
+    branch: str
+    entry: str
+    own: bytes
+    workflow: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    pickle: bytes | None = None
+
+
+class JobWriter:
+    """Makes the job directories of one fan-out.
+
+    Args:
+        fanout: where.
+        base: the state that all branches share, as a JSON object.
+        workflows: the subset for each key, YAML text.
+        common: what stands in every job.json: format, exit, policy, versions.
+    """
+
+    def __init__(self, fanout: FanOutFiles, base: bytes, workflows: dict[str, bytes], common: dict[str, Any]) -> None:
+        self._fanout = fanout
+        self._common = jsonio.dumps(common)[1:]
+        self._tickets = Linker(fanout.blank, b"")
+        self._workflows = {key: Linker(fanout.workflow(key), text) for key, text in workflows.items()}
+        inline = len(base) <= INLINE_BASE
+        self._inline = base if inline and base != b"{}" else None
+        self._base = None if inline else Linker(fanout.base, base)
+        self._base_sha = "" if inline else sha256(base)
+
+    @property
+    def base_is_linked(self) -> bool:
+        return self._base is not None
+
+    def create(self, spec: JobSpec) -> bool:
+        """Make a job and its ticket; False when it exists already (a resumed fan-out).
+
+        Raises OSError when the disk refuses; nothing of the job is visible then.
+        """
+        job = self._fanout.job(spec.name)
+        try:
+            os.mkdir(job.path, 0o700)
+        except FileExistsError:
+            if is_complete(job):
+                return False
+            shutil.rmtree(job.path)  # a coordinator died while it made this one; no ticket, so nobody has seen it
+            os.mkdir(job.path, 0o700)
+        self._fill(job, spec)
+        self._tickets.link(self._fanout.ticket("todo", spec.name))
+        return True
+
+    def _fill(self, job: JobFiles, spec: JobSpec) -> None:
+        data = self._input(spec.own)
+        write_exclusive(job.input, data)
+        if self._base is not None:
+            self._base.link(job.base)
+        if spec.pickle is not None:
+            write_exclusive(job.pickle, spec.pickle)
+        if spec.workflow is not None:
+            self._workflows[spec.workflow].link(job.workflow)
+        write_exclusive(job.job, self._record(spec, data))
+
+    def _input(self, own: bytes) -> bytes:
+        if self._inline is None:
+            return own
+        if own == b"{}":
+            return self._inline
+        return self._inline[:-1] + b"," + own[1:]
+
+    def _record(self, spec: JobSpec, data: bytes) -> bytes:
+        record: dict[str, Any] = {
+            "id": spec.name,
+            "branch": spec.branch,
+            "index": spec.index,
+            "entry": spec.entry,
+            "input_sha256": sha256(data),
+        }
+        if self._base_sha:
+            record["base_sha256"] = self._base_sha
+        if spec.pickle is not None:
+            record["pickle_sha256"] = sha256(spec.pickle)
+        record.update(spec.extra)
+        return jsonio.dumps(record)[:-1] + b"," + self._common
+
+
+def sha256(data: bytes) -> str:
+    """The hex digest of the SHA-256 of data."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def is_complete(job: JobFiles) -> bool:
+    """Whether a job directory was written to its end: job.json is the last file and parses."""
+    try:
+        read_json(job.job)
+    except (FileNotFoundError, CorruptFileError):
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """What job.json says, checked; the shapes of its members are known good."""
+
+    data: dict[str, Any]
+    policy: Policy
+    input_sha256: str
+
+    @property
+    def name(self) -> str:
+        return str(self.data["id"])
+
+
+def read_job(job: JobFiles) -> JobRecord:
+    """Read job.json. Raises FileNotFoundError, ForeignFileError, or CorruptFileError when it is another job's."""
+    data = read_json(job.job)
+    if data.get("id") != job.name:
+        raise CorruptFileError(job.job, f"it speaks of job {data.get('id')!r}")
+    try:
+        return JobRecord(data, Policy.from_json(data.get("policy") or {}), data["input_sha256"])
+    except (KeyError, TypeError) as error:
+        raise CorruptFileError(job.job, f"a member is missing or wrong ({error})") from None
+
+
+def read_input(job: JobFiles, record: JobRecord) -> dict[str, Any]:
+    """The branch's own input, without the shared state. Raises CorruptFileError when it is not what was written."""
+    data = read_bytes(job.input)
+    if sha256(data) != record.input_sha256:
+        raise CorruptFileError(job.input, "it is not what the coordinator wrote (sha256 differs)")
+    value = jsonio.loads(data)
+    if type(value) is not dict:
+        raise CorruptFileError(job.input, "not a JSON object")
+    return value
+
+
+# -- attempts and results ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One look at a job directory."""
+
+    attempts: tuple[Attempt, ...]
+    accepted: bool
+    results: tuple[int, ...]
+
+
+def look(job: JobFiles, record: JobRecord) -> Listing:
+    """List a job directory and read the results of its attempts.
+
+    Results that do not parse, or speak of another job, attempt or input, are quarantined and count as absent.
+    Raises FileNotFoundError when the job is gone.
+    """
+    claims: list[int] = []
+    results: list[int] = []
+    accepted = False
+    for name in os.listdir(job.path):
+        if match := CLAIM.fullmatch(name):
+            claims.append(int(match[1]))
+        elif match := RESULT.fullmatch(name):
+            results.append(int(match[1]))
+        elif name == "result.json":
+            accepted = True
+    attempts = [_attempt(job, record, number, number in results) for number in sorted(claims)]
+    return Listing(tuple(attempts), accepted, tuple(sorted(results)))
+
+
+def _attempt(job: JobFiles, record: JobRecord, number: int, has_result: bool) -> Attempt:
+    result = trusted_result(job, record, number) if has_result else None
+    return Attempt(number, claimed_by(job, number) or "", ended(result) if result else None)
+
+
+def ended(result: dict[str, Any]) -> Ended:
+    """What `decide` needs of a result."""
+    types = result.get("error_types") or ()
+    return Ended(Outcome(result["outcome"]), tuple(map(str, types)), float(result.get("spent") or 0.0))
+
+
+def trusted_result(job: JobFiles, record: JobRecord, attempt: int) -> dict[str, Any] | None:
+    """The result of an attempt; None when there is none that can be trusted (it is quarantined then)."""
+    path = job.result(attempt)
+    try:
+        result = read_json(path)
+        _check_result(path, result, job.name, attempt, record.input_sha256)
+    except FileNotFoundError:
+        return None
+    except (CorruptFileError, ForeignFileError):
+        quarantine(path)
+        return None
+    return result
+
+
+def _check_result(path: str, result: dict[str, Any], job: str, attempt: int | None, input_sha256: str) -> None:
+    """Raises CorruptFileError unless this is a result of this job, attempt and input."""
+    if result.get("job") != job:
+        raise CorruptFileError(path, f"it speaks of job {result.get('job')!r}, not of {job!r}")
+    if attempt is not None and result.get("attempt") != attempt:
+        raise CorruptFileError(path, f"it speaks of attempt {result.get('attempt')!r}, not of {attempt}")
+    if result.get("input_sha256") != input_sha256:
+        raise CorruptFileError(path, "it answers another input")
+    if result.get("outcome") not in _OUTCOMES or not isinstance(result.get("attempt"), int):
+        raise CorruptFileError(path, f"outcome {result.get('outcome')!r} is none of {sorted(_OUTCOMES)}")
+
+
+_OUTCOMES = frozenset(outcome.value for outcome in Outcome)
+
+
+def read_accepted(job: JobFiles, input_sha256: str) -> dict[str, Any] | None:
+    """The accepted result of a job, None while there is none.
+
+    Raises CorruptFileError or ForeignFileError for one that cannot be trusted.
+    """
+    path = job.accepted
+    try:
+        result = read_json(path)
+    except FileNotFoundError:
+        return None
+    except ForeignFileError:
+        path = _linked_result(job)
+        result = read_json(path)
+    _check_result(path, result, job.name, None, input_sha256)
+    return result
+
+
+def _linked_result(job: JobFiles) -> str:
+    """Where links are refused, result.json is a symbolic link to a result beside it; anything else is refused."""
+    try:
+        target = os.readlink(job.accepted)
+    except OSError:
+        raise ForeignFileError(job.accepted, "not a regular file of yours") from None
+    if not RESULT.fullmatch(target):
+        raise ForeignFileError(job.accepted, "a symbolic link where a file belongs")
+    return f"{job.path}/{target}"
+
+
+def write_result(job: JobFiles, attempt: int, result: dict[str, Any], *, sync: bool = False) -> None:
+    """Publish what an attempt ended with. Raises FileExistsError when it has a result already."""
+    publish(job.result(attempt), jsonio.dumps(result), sync=sync)
+
+
+def accept(job: JobFiles, attempt: int) -> bool:
+    """Make the result of an attempt the job's result; False when a newer attempt or another result is in its place.
+
+    Two checks, because a frozen worker may wake up between any two calls: a newer claim fences this attempt off,
+    and the exclusive link decides between two that pass.
+    """
+    if os.path.lexists(job.claim(attempt + 1)):
+        return False
+    try:
+        os.link(job.result(attempt), job.accepted)
+    except FileExistsError:
+        return accepted_attempt(job) == attempt
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise
+        return _accept_by_symlink(job, attempt)
+    return True
+
+
+def _accept_by_symlink(job: JobFiles, attempt: int) -> bool:
+    """Links are refused here; a symbolic link is as exclusive."""
+    try:
+        os.symlink(os.path.basename(job.result(attempt)), job.accepted)
+    except FileExistsError:
+        return accepted_attempt(job) == attempt
+    return True
+
+
+def accepted_attempt(job: JobFiles) -> int | None:
+    """The attempt whose result was accepted; None when there is none or it cannot be read."""
+    try:
+        return int(read_json(job.accepted)["attempt"])
+    except FileNotFoundError:
+        return None
+    except ForeignFileError:
+        return int(RESULT.fullmatch(os.path.basename(_linked_result(job)))[1])  # type: ignore[index]
+    except (CorruptFileError, KeyError, ValueError):
+        return None
+
+
+def finish(
+    fanout: FanOutFiles, job: JobFiles, record: JobRecord, attempt: int, result: dict[str, Any], *, sync: bool = False
+) -> bool:
+    """Publish the result of an attempt; accept it and move the ticket when no retry follows.
+
+    Returns True when the result was published (late ones are, and kept beside the accepted one), False when the
+    attempt had a result already.
+    """
+    try:
+        write_result(job, attempt, result, sync=sync)
+    except FileExistsError:
+        return False
+    end = ended(result)
+    if end.outcome is not Outcome.SUCCEEDED and _retry_follows(job, record, end, attempt):
+        return True
+    if accept(job, attempt):
+        if sync:
+            sync_folder(job.path)
+        tickets.move(fanout, job.name, TICKET_OF[end.outcome])
+    return True
+
+
+def _retry_follows(job: JobFiles, record: JobRecord, end: Ended, attempt: int) -> bool:
+    if record.policy.max_retries == 0:  # the common case needs no listing
+        return False
+    listing = look(job, record)
+    failures = sum(1 for a in listing.attempts if a.ended and a.ended.outcome in (Outcome.FAILED, Outcome.TIMED_OUT))
+    return may_retry(record.policy, end, failures)
+
+
+def judge(
+    fanout: FanOutFiles,
+    job: JobFiles,
+    record: JobRecord,
+    is_alive: Callable[[str], bool],
+    waited: float = float("inf"),
+) -> Decision:
+    """What is next for a job, mending what a dead process left half done: acceptance and ticket of a final result.
+
+    A claimant may publish its last result and end in order between our listing and our question whether it lives,
+    so a dead one is believed only when a second listing still shows no result.
+    """
+    listing = look(job, record)
+    decision = decide(listing.attempts, record.policy, is_alive, waited)
+    if decision.lost and listing.attempts and listing.attempts[-1].ended is None:
+        listing = look(job, record)
+        decision = decide(listing.attempts, record.policy, is_alive, waited)
+    if decision.verdict.value == "finished":
+        _mend(fanout, job, listing, decision.attempt)
+    return decision
+
+
+def _mend(fanout: FanOutFiles, job: JobFiles, listing: Listing, attempt: int) -> None:
+    if not listing.accepted:
+        accept(job, attempt)
+    for a in listing.attempts:
+        if a.number == (accepted_attempt(job) or attempt) and a.ended:
+            tickets.settle(fanout, job.name, TICKET_OF[a.ended.outcome])

@@ -1,0 +1,261 @@
+"""Every file name of a spool, in one place. Nobody else joins paths.
+
+Paths are plain strings: a fan-out of 100,000 jobs names a million of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+
+FORMAT = 1
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+TICKETS = ("todo", "done", "failed", "cancelled")
+CLAIM = re.compile(r"claim\.([1-9][0-9]{0,8})")
+RESULT = re.compile(r"result\.([1-9][0-9]{0,8})\.json")
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+def is_name(text: str) -> bool:
+    """Whether this may be the name of a run, fan-out, job or worker."""
+    return NAME.fullmatch(text) is not None
+
+
+def safe_name(text: str, length: int = 60) -> str:
+    """A name that is safe on every file system, readable, and different for different texts.
+
+    >>> safe_name("branch_c")
+    'branch_c'
+    >>> safe_name("../étc")
+    'tc-f0a4ee'
+    """
+    name = _UNSAFE.sub("_", text).strip("._-")[:length]
+    if name == text:
+        return name
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:6]
+    return f"{name.strip('._-')}-{digest}" if name else f"x-{digest}"
+
+
+@dataclass(frozen=True, slots=True)
+class JobFiles:
+    """The files of one job directory."""
+
+    path: str
+
+    @property
+    def name(self) -> str:
+        return os.path.basename(self.path)
+
+    @property
+    def job(self) -> str:
+        return f"{self.path}/job.json"
+
+    @property
+    def input(self) -> str:
+        return f"{self.path}/input.json"
+
+    @property
+    def base(self) -> str:
+        return f"{self.path}/base.json"
+
+    @property
+    def pickle(self) -> str:
+        return f"{self.path}/input.pickle"
+
+    @property
+    def workflow(self) -> str:
+        return f"{self.path}/workflow.yaml"
+
+    @property
+    def accepted(self) -> str:
+        return f"{self.path}/result.json"
+
+    def claim(self, attempt: int) -> str:
+        return f"{self.path}/claim.{attempt}"
+
+    def result(self, attempt: int) -> str:
+        return f"{self.path}/result.{attempt}.json"
+
+    def result_pickle(self, attempt: int) -> str:
+        return f"{self.path}/result.{attempt}.pickle"
+
+    def stdout(self, attempt: int) -> str:
+        return f"{self.path}/stdout.{attempt}.log"
+
+    def stderr(self, attempt: int) -> str:
+        return f"{self.path}/stderr.{attempt}.log"
+
+    @property
+    def fanouts(self) -> str:
+        return f"{self.path}/fanouts"
+
+
+@dataclass(frozen=True, slots=True)
+class FanOutFiles:
+    """The files of one fan-out."""
+
+    path: str
+
+    @property
+    def name(self) -> str:
+        return os.path.basename(self.path)
+
+    @property
+    def fanout(self) -> str:
+        return f"{self.path}/fanout.json"
+
+    @property
+    def state(self) -> str:
+        return f"{self.path}/state.json"
+
+    @property
+    def state_pickle(self) -> str:
+        return f"{self.path}/state.pickle"
+
+    @property
+    def breaker(self) -> str:
+        return f"{self.path}/breaker.json"
+
+    @property
+    def shared(self) -> str:
+        return f"{self.path}/shared"
+
+    @property
+    def base(self) -> str:
+        return f"{self.path}/shared/base.json"
+
+    @property
+    def runtime(self) -> str:
+        return f"{self.path}/shared/runtime.pickle"
+
+    @property
+    def blank(self) -> str:
+        return f"{self.path}/shared/ticket"
+
+    def workflow(self, key: str) -> str:
+        return f"{self.path}/shared/{key}.yaml"
+
+    @property
+    def jobs(self) -> str:
+        return f"{self.path}/jobs"
+
+    def job(self, name: str) -> JobFiles:
+        return JobFiles(f"{self.path}/jobs/{name}")
+
+    def tickets(self, kind: str) -> str:
+        return f"{self.path}/{kind}"
+
+    def ticket(self, kind: str, name: str) -> str:
+        return f"{self.path}/{kind}/{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """The files of one run."""
+
+    path: str
+
+    @property
+    def name(self) -> str:
+        return os.path.basename(self.path)
+
+    @property
+    def run(self) -> str:
+        return f"{self.path}/run.json"
+
+    @property
+    def workflow(self) -> str:
+        return f"{self.path}/workflow.yaml"
+
+    @property
+    def lock(self) -> str:
+        return f"{self.path}/coordinator.lock"
+
+    @property
+    def events(self) -> str:
+        return f"{self.path}/events.jsonl"
+
+    @property
+    def input(self) -> str:
+        return f"{self.path}/input.json"
+
+    @property
+    def output(self) -> str:
+        return f"{self.path}/output.json"
+
+    @property
+    def fanouts(self) -> str:
+        return f"{self.path}/fanouts"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFiles:
+    """The files of one worker."""
+
+    path: str
+
+    @property
+    def name(self) -> str:
+        return os.path.basename(self.path)
+
+    @property
+    def worker(self) -> str:
+        return f"{self.path}/worker.json"
+
+    @property
+    def lock(self) -> str:
+        return f"{self.path}/lock"
+
+    @property
+    def beat(self) -> str:
+        return f"{self.path}/beat"
+
+    @property
+    def now(self) -> str:
+        return f"{self.path}/now"
+
+    @property
+    def stdout(self) -> str:
+        return f"{self.path}/stdout"
+
+    @property
+    def stderr(self) -> str:
+        return f"{self.path}/stderr"
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolFiles:
+    """The files of a spool."""
+
+    path: str
+
+    @property
+    def spool(self) -> str:
+        return f"{self.path}/spool.json"
+
+    @property
+    def runs(self) -> str:
+        return f"{self.path}/runs"
+
+    @property
+    def workers(self) -> str:
+        return f"{self.path}/workers"
+
+    def run(self, name: str) -> RunFiles:
+        return RunFiles(f"{self.path}/runs/{name}")
+
+    def worker(self, name: str) -> WorkerFiles:
+        return WorkerFiles(f"{self.path}/workers/{name}")
+
+
+def fanout_name(number: int, source: str) -> str:
+    """`001-split`."""
+    return f"{number:03d}-{safe_name(source)}"
+
+
+def job_name(index: int, total: int, branch: str) -> str:
+    """`0002-branch_c`; as many digits as the fan-out needs, so that names sort like indexes."""
+    return f"{index:0{max(4, len(str(max(total - 1, 0))))}d}-{safe_name(branch)}"

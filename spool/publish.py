@@ -1,0 +1,261 @@
+"""How files come into a spool, and how they are read: the only writer and the only reader.
+
+A published file appears under its name complete, or not at all, and never replaces another: unique temporary name,
+write, (fsync), link to the final name, unlink the temporary one. Where links are refused (EMLINK, EPERM, ENOSPC and
+others, see `facts` in docs/spool-format.md) an exclusively created reservation takes the place of the exclusive
+link, and a rename publishes: also then nobody reads half a file.
+
+Readers open without following links and without blocking on a fifo, take only regular files of this user, and
+bound what they read.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import secrets
+import stat
+from typing import Any
+
+from spool import jsonio
+from spool.errors import CorruptFileError, ForeignFileError
+
+MAX_JSON = 256 * 1024 * 1024
+"""Bytes of the largest JSON file that is read."""
+
+_REFUSED = frozenset(
+    {errno.EMLINK, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EACCES}
+)
+"""What file systems answer to a link that they do not make; none of them says that the name is taken."""
+
+_serial = itertools.count()
+_token = [os.getpid(), secrets.token_hex(4)]
+
+
+def unique() -> str:
+    """A name part that no other process or thread uses, also after a fork and on another host."""
+    if _token[0] != os.getpid():
+        _token[:] = [os.getpid(), secrets.token_hex(4)]
+    return f"{_token[0]}-{_token[1]}-{next(_serial)}"
+
+
+def write_exclusive(path: str, data: bytes, *, sync: bool = False, mode: int = 0o600) -> None:
+    """Create a file that nobody reads yet. Raises FileExistsError, or OSError after removing what was written."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        view = data
+        while True:
+            done = os.write(fd, view)
+            if done == len(view):
+                break
+            view = view[done:]
+        if sync:
+            os.fsync(fd)
+    except BaseException:
+        os.close(fd)
+        os.unlink(path)
+        raise
+    os.close(fd)
+
+
+def sync_folder(path: str) -> None:
+    """Make the names in a folder durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def publish(path: str, data: bytes, *, sync: bool = False) -> None:
+    """Publish a file under a name that must be free.
+
+    Raises FileExistsError when the name is taken, OSError when the disk refuses (nothing is left behind then).
+    """
+    folder, name = os.path.split(path)
+    temporary = f"{folder}/.tmp-{unique()}"
+    write_exclusive(temporary, data, sync=sync)
+    try:
+        link_exclusive(temporary, path)
+    finally:
+        _unlink_quietly(temporary)
+    if sync:
+        sync_folder(folder)
+
+
+def link_exclusive(source: str, path: str) -> None:
+    """Give `source` a second name that must be free; where links are refused, a copy.
+
+    Raises FileExistsError when the name is taken.
+    """
+    try:
+        os.link(source, path)
+    except FileExistsError:
+        if not _same_file(source, path):  # a retransmitted request over NFS meets its own success
+            raise
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        if not _same_file(source, path):
+            _copy_exclusive(source, path)
+
+
+def _copy_exclusive(source: str, path: str) -> None:
+    """Publish a copy without a link: who creates the reservation may rename onto the name."""
+    folder, name = os.path.split(path)
+    reservation = f"{folder}/.reserved-{name}"
+    write_exclusive(reservation, b"")
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+    temporary = f"{folder}/.tmp-{unique()}"
+    try:
+        write_exclusive(temporary, read_bytes(source))
+        os.rename(temporary, path)
+    except BaseException:
+        _unlink_quietly(temporary)
+        _unlink_quietly(reservation)
+        raise
+
+
+def replace(path: str, data: bytes, *, sync: bool = False) -> None:
+    """Write a file that has one writer and changes: a run's outcome, a worker's record."""
+    temporary = f"{os.path.dirname(path)}/.tmp-{unique()}"
+    write_exclusive(temporary, data, sync=sync)
+    try:
+        os.rename(temporary, path)
+    except BaseException:
+        _unlink_quietly(temporary)
+        raise
+
+
+class Linker:
+    """Gives one content many names cheaply: links to a source, a new source when its links are used up, copies last.
+
+    Names are made exclusively and nobody may read them before the job's ticket is there.
+    """
+
+    def __init__(self, source: str, data: bytes) -> None:
+        self._source, self._data = source, data
+        self._copies = False
+        self._generation = 0
+        self._current = source
+        if not os.path.lexists(source):
+            publish(source, data)
+
+    def link(self, path: str) -> None:
+        """Make `path`. Raises FileExistsError when it is taken."""
+        if self._copies:
+            return write_exclusive(path, self._data)
+        try:
+            os.link(self._current, path)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            if error.errno not in _REFUSED:
+                raise
+            self._refused(error)
+            self.link(path)
+        return None
+
+    def _refused(self, error: OSError) -> None:
+        """EMLINK: this source has all the links it may have, take a new one. Anything else: copy from now on."""
+        if error.errno != errno.EMLINK:
+            self._copies = True
+            return
+        self._generation += 1
+        self._current = f"{self._source}.{self._generation}"
+        try:
+            publish(self._current, self._data)
+        except FileExistsError:
+            pass  # an earlier coordinator of this run got here: use what it made
+
+
+def read_bytes(path: str, limit: int = MAX_JSON) -> bytes:
+    """Read a file of ours.
+
+    Raises FileNotFoundError when it does not exist, ForeignFileError when it is not a regular file of this user or
+    larger than `limit` bytes.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ForeignFileError(path, "a symbolic link where a file belongs") from None
+        if error.errno == errno.ENXIO:
+            raise ForeignFileError(path, "a socket or device where a file belongs") from None
+        raise
+    try:
+        status = os.fstat(fd)
+        _check_ours(path, status, limit)
+        return _read_all(fd, status.st_size)
+    finally:
+        os.close(fd)
+
+
+def _check_ours(path: str, status: os.stat_result, limit: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ForeignFileError(path, "not a regular file")
+    if status.st_uid != os.geteuid():
+        raise ForeignFileError(path, f"it belongs to user {status.st_uid}, not to you ({os.geteuid()})")
+    if status.st_mode & 0o022:
+        raise ForeignFileError(path, "others may write to it; `chmod go-w` it if it is yours")
+    if status.st_size > limit:
+        raise ForeignFileError(path, f"{status.st_size} bytes are more than the {limit} that are read")
+
+
+def _read_all(fd: int, size: int) -> bytes:
+    data = os.read(fd, size + 1)
+    if len(data) == size:
+        return data
+    parts = [data]
+    while data and sum(map(len, parts)) <= size:  # a signal or a network file system may split a read
+        data = os.read(fd, 1 << 20)
+        parts.append(data)
+    return b"".join(parts)
+
+
+def read_json(path: str, limit: int = MAX_JSON) -> dict[str, Any]:
+    """Read a JSON object of ours.
+
+    Raises what `read_bytes` raises, and CorruptFileError when it does not parse or is not an object.
+    """
+    data = read_bytes(path, limit)
+    try:
+        value = jsonio.loads(data)
+    except ValueError as error:
+        raise CorruptFileError(path, f"not JSON ({error})" if data else "empty") from None
+    if type(value) is not dict:
+        raise CorruptFileError(path, f"a JSON {type(value).__name__} where an object belongs")
+    return value
+
+
+def quarantine(path: str) -> str:
+    """Move a file that cannot be trusted out of the way, to `*.corrupt`; from then on it counts as absent.
+
+    Returns the new name, or "" when somebody else was faster.
+    """
+    for number in itertools.count():
+        aside = f"{path}.corrupt" + (f".{number}" if number else "")
+        if os.path.lexists(aside):
+            continue
+        try:
+            os.rename(path, aside)
+        except FileNotFoundError:
+            return ""
+        return aside
+    return ""
+
+
+def _same_file(a: str, b: str) -> bool:
+    try:
+        return os.path.samestat(os.lstat(a), os.lstat(b))
+    except FileNotFoundError:
+        return False
+
+
+def _unlink_quietly(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

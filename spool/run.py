@@ -1,0 +1,197 @@
+"""Runs and fan-outs: made by a coordinator, found by everybody.
+
+One process drives a run: it holds `coordinator.lock`. The kernel frees the lock when that process dies, so nobody
+ever has to remove it, and a second coordinator is told who the first is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from filelock import lock_descriptor
+
+from spool import jsonio
+from spool.claim import host_name, user_name
+from spool.errors import RunBusyError, SpoolError, UnknownNameError
+from spool.layout import FORMAT, TICKETS, FanOutFiles, JobFiles, RunFiles, SpoolFiles, fanout_name, is_name, safe_name
+from spool.publish import publish, read_bytes, read_json, replace
+
+_FANOUT = re.compile(r"([0-9]{3,})-.+")
+
+
+def open_spool(path: str) -> SpoolFiles:
+    """The spool at a path, made where there is none.
+
+    Raises SpoolError when the folder belongs to somebody else, others may write to it, or its format is another.
+    """
+    spool = SpoolFiles(os.path.abspath(path))
+    os.makedirs(spool.path, 0o700, exist_ok=True)
+    check_private(spool.path)
+    try:
+        record = read_json(spool.spool)
+    except FileNotFoundError:
+        record = {"format": FORMAT, "created": time.time()}
+        os.makedirs(spool.runs, 0o700, exist_ok=True)
+        os.makedirs(spool.workers, 0o700, exist_ok=True)
+        try:
+            publish(spool.spool, jsonio.pretty(record))
+        except FileExistsError:
+            record = read_json(spool.spool)
+    if record.get("format") != FORMAT:
+        raise SpoolError(
+            f"{spool.spool}: format {record.get('format')!r}; this version reads format {FORMAT}: "
+            "use the version of tea that wrote it, or another --spool"
+        )
+    return spool
+
+
+def find_spool(path: str) -> SpoolFiles:
+    """The spool at a path, which must exist. Raises SpoolError when it does not."""
+    if not os.path.exists(SpoolFiles(path).spool):
+        raise SpoolError(
+            f"{path}: no spool here; name one with --spool DIR or TEA_SPOOL, or start one with `tea run`"
+        )
+    return open_spool(path)
+
+
+def check_private(path: str) -> None:
+    """Raises SpoolError unless a folder is this user's and only this user may write to it."""
+    status = os.lstat(path)
+    if not os.path.isdir(path) or os.path.islink(path) and os.stat(path).st_uid != os.geteuid():
+        raise SpoolError(f"{path}: not a folder of yours")
+    status = os.stat(path)
+    if status.st_uid != os.geteuid():
+        raise SpoolError(
+            f"{path}: belongs to user {status.st_uid}, not to you ({os.geteuid()}); a spool is private, use another"
+        )
+    if status.st_mode & 0o022:
+        raise SpoolError(f"{path}: others may write to it; `chmod go-w {path}` if you trust what is in it")
+
+
+def create_run(spool: SpoolFiles, label: str, record: dict[str, Any], workflow: bytes) -> RunFiles:
+    """Make a run: `20261124-053012-LABEL-7f3a`, so that names sort by time."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    while True:
+        run = spool.run(f"{stamp}-{safe_name(label or 'run', 40)}-{secrets.token_hex(2)}")
+        try:
+            os.mkdir(run.path, 0o700)
+            break
+        except FileExistsError:
+            continue
+    os.mkdir(run.fanouts, 0o700)
+    publish(run.workflow, workflow)
+    publish(run.run, jsonio.pretty({"format": FORMAT, **record, "started": time.time()}))
+    return run
+
+
+def update_run(run: RunFiles, **fields: Any) -> dict[str, Any]:
+    """Change members of run.json; only the run's coordinator may. Returns the new record."""
+    record = {**read_json(run.run), **fields}
+    replace(run.run, jsonio.pretty(record))
+    return record
+
+
+class CoordinatorLock:
+    """Held by the one process that drives a run."""
+
+    def __init__(self, run: RunFiles) -> None:
+        self._fd = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if not lock_descriptor(self._fd, blocking=False):
+                raise RunBusyError(run.name, coordinator(run))
+        except BaseException:
+            os.close(self._fd)
+            raise
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{user_name()}@{host_name()}:{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        os.close(self._fd)
+
+
+def coordinator(run: RunFiles) -> str:
+    """Who drives a run, or drove it last: `user@host:pid`."""
+    try:
+        return read_bytes(run.lock, 4096).decode("utf-8", "replace").strip()
+    except (OSError, SpoolError):
+        return ""
+
+
+def runs(spool: SpoolFiles) -> list[RunFiles]:
+    """All runs, oldest first."""
+    try:
+        names = sorted(name for name in os.listdir(spool.runs) if is_name(name))
+    except FileNotFoundError:
+        return []
+    return [spool.run(name) for name in names]
+
+
+def find_run(spool: SpoolFiles, name: str | None = None) -> RunFiles:
+    """A run by name, an unambiguous part of its name, or a path; the newest without one.
+
+    Raises UnknownNameError.
+    """
+    known = runs(spool)
+    if not known:
+        raise UnknownNameError(f"{spool.path}: no runs yet; start one with `tea run WORKFLOW`")
+    if name is None:
+        return known[-1]
+    wanted = os.path.basename(name.rstrip("/"))
+    found = [run for run in known if run.name == wanted] or [run for run in known if wanted in run.name]
+    if len(found) == 1:
+        return found[0]
+    what = f"{len(found)} runs match '{name}'" if found else f"no run '{name}'"
+    some = ", ".join(run.name for run in (found or known)[-3:])
+    raise UnknownNameError(
+        f"{spool.path}: {what}; among them {some}" if found else f"{spool.path}: {what}; newest: {some}"
+    )
+
+
+# -- fan-outs ---------------------------------------------------------------------------------------------------
+
+
+def fanouts(folder: str) -> list[FanOutFiles]:
+    """The fan-outs in a `fanouts/` folder, in order."""
+    try:
+        names = sorted(
+            (int(m[1]), name) for name in os.listdir(folder) if is_name(name) and (m := _FANOUT.fullmatch(name))
+        )
+    except FileNotFoundError:
+        return []
+    return [FanOutFiles(f"{folder}/{name}") for _, name in names]
+
+
+def create_fanout(folder: str, number: int, source: str) -> FanOutFiles:
+    """Make the folders of a fan-out, or complete those that a dead coordinator began."""
+    fanout = FanOutFiles(f"{folder}/{fanout_name(number, source)}")
+    os.makedirs(fanout.path, 0o700, exist_ok=True)
+    for path in (fanout.shared, fanout.jobs, *(fanout.tickets(kind) for kind in TICKETS)):
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            continue
+    return fanout
+
+
+def all_fanouts(run: RunFiles) -> Iterator[FanOutFiles]:
+    """The fan-outs of a run, those inside branches too, parents first."""
+    pending = fanouts(run.fanouts)
+    while pending:
+        fanout = pending.pop(0)
+        yield fanout
+        for job in jobs_of(fanout):
+            pending.extend(fanouts(job.fanouts))
+
+
+def jobs_of(fanout: FanOutFiles) -> list[JobFiles]:
+    """The jobs of a fan-out, in branch order."""
+    try:
+        names = sorted(name for name in os.listdir(fanout.jobs) if is_name(name))
+    except FileNotFoundError:
+        return []
+    return [fanout.job(name) for name in names]

@@ -1,0 +1,245 @@
+"""Workers and whether they live.
+
+A worker is a process. Its folder holds a lock that the kernel frees when the process and all children that inherited
+the descriptor are dead, and a beat that it rewrites every third of its lease. An observer asks, in this order:
+
+    another boot id on the worker's own host      dead
+    the same boot                                 the lock tells, within microseconds
+    the lock cannot be asked (ENOLCK, ENOSYS)     the beat
+    another host                                  the beat: unchanged for a lease on the observer's own
+                                                  monotonic clock is dead
+
+Clocks of two machines are never compared, and a soft lock never takes a refused lock's place.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from filelock import lock_descriptor, unlock_descriptor
+
+from spool import jsonio
+from spool.claim import Claimant, host_name, user_name
+from spool.errors import SpoolError
+from spool.layout import SpoolFiles, WorkerFiles, is_name
+from spool.publish import publish, read_json, replace
+
+LEASE = 30.0
+"""Seconds without a beat after which a worker on another host counts as dead."""
+
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
+
+
+@lru_cache(maxsize=1)
+def boot_id() -> str:
+    """What tells this boot of this machine from others: the kernel's boot id, or the time it booted."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:  # not Linux: seconds since boot, taken from the epoch, are stable to a few seconds
+        return f"boot-{round((time.time() - time.clock_gettime(time.CLOCK_MONOTONIC)) / 60)}"
+
+
+class Worker:
+    """This process as a worker of a spool: registered, locked, beating.
+
+    Use as a context manager, or call `close`. The folder goes when the worker ends in order; it stays as evidence
+    when the process was killed.
+    """
+
+    def __init__(self, spool: SpoolFiles, *, slots: int = 1, lease: float = LEASE, version: str = "") -> None:
+        self.claimant = Claimant(user_name(), host_name(), os.getpid(), secrets.token_hex(6))
+        self.name = self.claimant.worker
+        self.text = str(self.claimant)
+        self.lease = lease
+        self.files: WorkerFiles = spool.worker(self.name)
+        os.makedirs(spool.workers, 0o700, exist_ok=True)
+        os.mkdir(self.files.path, 0o700)
+        self.lock_fd: int | None = self._lock()
+        publish(self.files.worker, jsonio.pretty(self._record(slots, version)))
+        self._beats = 0
+        self._closed = threading.Event()
+        self._now_fd = os.open(self.files.now, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._beat()
+        threading.Thread(target=self._pulse, name="tea-beat", daemon=True).start()
+
+    def _record(self, slots: int, version: str) -> dict[str, Any]:
+        return {
+            "host": self.claimant.host,
+            "boot_id": boot_id(),
+            "pid": self.claimant.pid,
+            "user": self.claimant.user,
+            "slots": slots,
+            "tea": version,
+            "lease": self.lease,
+            "locked": self.lock_fd is not None,
+            "started": time.time(),
+        }
+
+    def _lock(self) -> int | None:
+        """Take the lock; None where the file system has no locks and the beat alone must do."""
+        fd = os.open(self.files.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if not lock_descriptor(fd, blocking=False):
+                raise SpoolError(f"{self.files.lock}: held by another process, though the name is new")
+        except OSError as error:
+            os.close(fd)
+            if error.errno not in _NO_LOCKS:
+                raise
+            return None
+        return fd
+
+    def _beat(self) -> None:
+        self._beats += 1
+        replace(self.files.beat, f"{self._beats}\n".encode())
+
+    def _pulse(self) -> None:
+        while not self._closed.wait(self.lease / 3):
+            try:
+                self._beat()
+            except OSError:  # a full disk, or the folder is gone: the lease runs out, as it should
+                continue
+
+    def doing(self, text: str) -> None:
+        """Say what this worker does now (one line, for people and for its supervisor)."""
+        os.pwrite(self._now_fd, text.encode().ljust(_NOW_SIZE)[:_NOW_SIZE], 0)
+
+    def close(self) -> None:
+        """End in order: the lock is freed and the folder goes."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        shutil.rmtree(self.files.path, ignore_errors=True)
+        os.close(self._now_fd)
+        if self.lock_fd is not None:
+            os.close(self.lock_fd)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_NOW_SIZE = 256
+
+
+def read_now(files: WorkerFiles) -> str:
+    """What a worker does now; empty when nothing or unknown."""
+    try:
+        with open(files.now, "rb") as file:
+            return file.read(_NOW_SIZE).decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
+
+
+@dataclass(slots=True)
+class _Pulse:
+    """A beat as seen by this observer, and since when it has not changed."""
+
+    beat: bytes
+    since: float
+
+
+class Observer:
+    """Tells whether claimants live. Remembers beats between questions, so keep one for each process.
+
+    Args:
+        spool: the spool whose workers are asked about.
+        clock: monotonic seconds; another one only in tests.
+    """
+
+    def __init__(self, spool: SpoolFiles, clock: Callable[[], float] = time.monotonic) -> None:
+        self._spool, self._clock = spool, clock
+        self._records: dict[str, dict[str, Any]] = {}
+        self._pulses: dict[str, _Pulse] = {}
+
+    def files(self, name: str) -> WorkerFiles:
+        """The files of a worker of this spool."""
+        return self._spool.worker(name)
+
+    def dead_workers(self) -> list[str]:
+        """Workers that left their folder behind: they were killed, and may have left a job too."""
+        try:
+            names = os.listdir(self._spool.workers)
+        except FileNotFoundError:
+            return []
+        return [name for name in names if is_name(name) and not self._lives(self._spool.worker(name))]
+
+    def is_alive(self, text: str) -> bool:
+        """Whether the claimant with this text lives, as far as can be known from here."""
+        claimant = Claimant.parse(text)
+        if claimant is None:
+            return False
+        return self._lives(self._spool.worker(claimant.worker))
+
+    def _lives(self, files: WorkerFiles) -> bool:
+        record = self._record(files)
+        if record is None:
+            return False
+        if record.get("host") == host_name():
+            if record.get("boot_id") != boot_id():
+                return False
+            held = is_locked(files.lock) if record.get("locked") else None
+            if held is not None:
+                return held
+        return self._beats(files, record)
+
+    def _record(self, files: WorkerFiles) -> dict[str, Any] | None:
+        """The worker's record; None when its folder is gone: it ended in order, after its last result."""
+        if not os.path.isdir(files.path):
+            self._records.pop(files.name, None)
+            return None
+        record = self._records.get(files.name)
+        if record is None:
+            try:
+                record = read_json(files.worker, 65536)
+            except FileNotFoundError:  # just being made, or half removed: the lock or the beat tell
+                return {"host": host_name(), "boot_id": boot_id(), "locked": True}
+            except (SpoolError, OSError):
+                return {}
+            self._records[files.name] = record
+        return record
+
+    def _beats(self, files: WorkerFiles, record: dict[str, Any]) -> bool:
+        lease = record.get("lease", LEASE)
+        try:
+            with open(files.beat, "rb") as file:
+                beat = file.read(64)
+        except OSError:
+            beat = b""
+        pulse = self._pulses.get(files.name)
+        if pulse is None or pulse.beat != beat:
+            self._pulses[files.name] = _Pulse(beat, self._clock())
+            return True
+        return self._clock() - pulse.since < float(lease)
+
+
+def is_locked(path: str) -> bool | None:
+    """Whether a living process holds this lock; None when the file system cannot tell."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        if not lock_descriptor(fd, blocking=False):
+            return True
+        unlock_descriptor(fd)  # not only closed: a child forked meanwhile may have inherited it
+        return False
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return None
+        raise
+    finally:
+        os.close(fd)
