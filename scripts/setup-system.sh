@@ -1,0 +1,52 @@
+#!/bin/sh
+# Install the system programs that the tests use, as far as they are missing.
+# SYSTEM_SETUP=no installs nothing; tests that need a missing program are skipped and say so.
+set -eu
+cd "$(dirname "$0")/.."
+
+# sshd and ip live where only root looks.
+PATH=$PATH:/usr/sbin:/sbin
+
+# program           Debian package
+needed='
+sshd                openssh-server
+ssh                 openssh-client
+rsync               rsync
+parallel            parallel
+ip                  iproute2
+strace              strace
+unshare             util-linux
+setpriv             util-linux
+'
+
+missing=$(echo "$needed" | while read -r program package; do
+    [ -z "$program" ] || command -v "$program" >/dev/null || echo "$package"
+done | sort -u | tr '\n' ' ')
+
+if [ -z "$missing" ]; then
+    exit 0
+fi
+if [ "${SYSTEM_SETUP:-yes}" = no ]; then
+    echo "Not installed, as asked (SYSTEM_SETUP=no): $missing- tests that need them will be skipped." >&2
+    exit 0
+fi
+
+echo "The tests need some system packages; installing: $missing(SYSTEM_SETUP=no leaves them out)" >&2
+status=0
+# shellcheck disable=SC2086  # a list of words
+sh scripts/apt-install.sh $missing || status=$?
+if [ "$status" -eq 3 ]; then
+    echo "Going on without; tests that need them will be skipped." >&2
+    exit 0
+fi
+
+# The tests start their own sshd on a port of their own. Nobody asked for one that serves the network.
+case " $missing" in
+    *" openssh-server "*)
+        if [ -d /run/systemd/system ] && [ "$status" -eq 0 ]; then
+            sudo=$([ "$(id -u)" -eq 0 ] || echo sudo)
+            $sudo systemctl disable --quiet --now ssh.service ssh.socket 2>/dev/null || true
+        fi
+        ;;
+esac
+exit "$status"
