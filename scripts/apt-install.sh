@@ -19,6 +19,13 @@ if [ "$(id -u)" -ne 0 ]; then
     [ -t 0 ] || sudo -n true 2>/dev/null || cannot "not root, and sudo wants a password"
 fi
 
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
 # A third party's broken package list is no reason to give up: the packages wanted here are Debian's own.
-$sudo apt-get -qq update || echo "apt-get update had errors; trying to install all the same." >&2
-$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$@" >&2
+$sudo apt-get -qq update >"$log" 2>&1 || echo "apt-get update had errors; trying to install all the same." >&2
+$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$@" >>"$log" 2>&1 || {
+    cat "$log" >&2
+    echo "apt-get could not install: $packages" >&2
+    exit 1
+}
