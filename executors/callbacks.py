@@ -56,9 +56,7 @@ class ParallelFlowCallback(Protocol):
     def on_flow_timeout(self, context: ParallelFlowContext, timeout_seconds: float) -> None:
         """An attempt ran out of time."""
 
-    def on_flow_retry(
-        self, context: ParallelFlowContext, attempt: int, delay: float, error: BaseException
-    ) -> None:
+    def on_flow_retry(self, context: ParallelFlowContext, attempt: int, delay: float, error: BaseException) -> None:
         """Another attempt will start in `delay` seconds because the last one ended with `error`."""
 
     def on_circuit_state_change(
@@ -84,9 +82,7 @@ class CallbackManager:
         error_policy: str = "log",
     ) -> None:
         if error_policy not in ERROR_POLICIES:
-            raise ValueError(
-                f"error_policy is {error_policy!r}, but must be one of {', '.join(ERROR_POLICIES)}"
-            )
+            raise ValueError(f"error_policy is {error_policy!r}, but must be one of {', '.join(ERROR_POLICIES)}")
         self.callbacks: list[object] = list(callbacks or ())
         self.timeout = timeout
         self.error_policy = error_policy
@@ -131,9 +127,7 @@ class CallbackManager:
             logger.warning("Callback %s failed: %s: %s", label, type(error).__name__, error)
             self._handle_error(callback, error)
 
-    def _call_and_wait(
-        self, callback: object, method_name: str, call: Callable[[], object]
-    ) -> BaseException | None:
+    def _call_and_wait(self, callback: object, method_name: str, call: Callable[[], object]) -> BaseException | None:
         if self.timeout is None:
             return _outcome(call)
         outcome: list[BaseException | None] = []
@@ -186,9 +180,7 @@ class CallbackManager:
         """An attempt ran out of time."""
         self.fire_event("on_flow_timeout", context, timeout_seconds)
 
-    def fire_flow_retry(
-        self, context: ParallelFlowContext, attempt: int, delay: float, error: BaseException
-    ) -> None:
+    def fire_flow_retry(self, context: ParallelFlowContext, attempt: int, delay: float, error: BaseException) -> None:
         """Another attempt follows."""
         self.fire_event("on_flow_retry", context, attempt, delay, error)
 

@@ -108,9 +108,7 @@ class ParallelFlowResult:
         circuit_state: str | None = None,
     ) -> Self:
         """The branch ended well, with `state`."""
-        return cls(
-            branch, True, state, timing_ms=timing_ms, retry_count=retry_count, circuit_state=circuit_state
-        )
+        return cls(branch, True, state, timing_ms=timing_ms, retry_count=retry_count, circuit_state=circuit_state)
 
     @classmethod
     def from_error(
@@ -168,7 +166,5 @@ class ParallelFlowResult:
         return cls.from_error(branch, refusal, None, 0.0, circuit_state=CircuitState.OPEN.value)
 
 
-_FIELDS = {
-    item.name: None for item in fields(ParallelFlowResult)
-}  # a dict keeps the order, and looks up quickly
+_FIELDS = {item.name: None for item in fields(ParallelFlowResult)}  # a dict keeps the order, and looks up quickly
 _FIELDS_BEFORE_STATE = frozenset(_FIELDS) - {"job", "host", "outcome"}

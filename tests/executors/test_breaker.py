@@ -274,9 +274,9 @@ class TestRegistry:
 
     def test_graphs_do_not_share_but_the_process_does(self) -> None:
         config = CircuitBreakerConfig()
-        assert CircuitBreakerRegistry().get_or_create(
+        assert CircuitBreakerRegistry().get_or_create("x", config) is not CircuitBreakerRegistry().get_or_create(
             "x", config
-        ) is not CircuitBreakerRegistry().get_or_create("x", config)
+        )
         shared = CircuitBreakerRegistry("global").get_or_create("test-only-circuit", config)
         assert CircuitBreakerRegistry("global").get_circuit("test-only-circuit") is shared
 

@@ -119,9 +119,7 @@ def test_callbacks_come_and_go() -> None:
 
 
 class TestErrors:
-    @pytest.mark.parametrize(
-        "error", [ValueError("no good"), SystemExit("no good"), KeyboardInterrupt("no good")]
-    )
+    @pytest.mark.parametrize("error", [ValueError("no good"), SystemExit("no good"), KeyboardInterrupt("no good")])
     def test_they_are_logged_and_the_next_callback_is_called(
         self, error: BaseException, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -166,18 +166,14 @@ class TestJson:
         assert ParallelConfig.from_json({"retry_policy": {"max_retries": 2}}).retry_policy == RetryPolicy(2)
 
     def test_exceptions_may_be_named_the_short_way(self) -> None:
-        policy = RetryPolicy.from_json(
-            {"retry_on": ["OSError", "json.JSONDecodeError", "json:JSONDecodeError"]}
-        )
+        policy = RetryPolicy.from_json({"retry_on": ["OSError", "json.JSONDecodeError", "json:JSONDecodeError"]})
         assert policy.retry_on == {OSError, json.JSONDecodeError}
 
     def test_an_unknown_key_is_named_with_the_known_ones(self) -> None:
         with pytest.raises(ValueError, match=r"ParallelConfig has no retries; known are .*retry_policy"):
             ParallelConfig.from_json({"retries": 3})
 
-    @pytest.mark.parametrize(
-        "name", ["NoSuchError", "no.such.Module", "json", "len", "json.dumps", "", "a b"]
-    )
+    @pytest.mark.parametrize("name", ["NoSuchError", "no.such.Module", "json", "len", "json.dumps", "", "a b"])
     def test_a_class_that_is_none_is_named(self, name: str) -> None:
         with pytest.raises(ValueError, match="retry_on") as caught:
             RetryPolicy.from_json({"retry_on": [name]})

@@ -76,9 +76,7 @@ class TestMakers:
 
     def test_error(self) -> None:
         errors = [{"attempt": 0, "error": "x"}]
-        result = ParallelFlowResult.from_error(
-            "b", ValueError("bad"), {"x": 1}, 3.0, False, 1, errors, "open"
-        )
+        result = ParallelFlowResult.from_error("b", ValueError("bad"), {"x": 1}, 3.0, False, 1, errors, "open")
         assert (result.success, result.outcome, result.error, result.error_type) == (
             False,
             "failed",
