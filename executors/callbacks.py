@@ -44,25 +44,33 @@ class ParallelFlowContext:
 class ParallelFlowCallback(Protocol):
     """The events. An object need only have the methods it cares for; a subclass inherits empty ones."""
 
+    # The bodies say `return`: a type checker takes a function with no body for one that must be overridden.
+
     def on_flow_start(self, context: ParallelFlowContext) -> None:
         """A branch starts its first attempt."""
+        return
 
     def on_flow_complete(self, context: ParallelFlowContext, result: ParallelFlowResult) -> None:
         """A branch has its result, good or bad."""
+        return
 
     def on_flow_error(self, context: ParallelFlowContext, error: BaseException, attempt: int) -> None:
         """Attempt number `attempt` (from 0) ended with `error`."""
+        return
 
     def on_flow_timeout(self, context: ParallelFlowContext, timeout_seconds: float) -> None:
         """An attempt ran out of time."""
+        return
 
     def on_flow_retry(self, context: ParallelFlowContext, attempt: int, delay: float, error: BaseException) -> None:
         """Another attempt will start in `delay` seconds because the last one ended with `error`."""
+        return
 
     def on_circuit_state_change(
         self, context: ParallelFlowContext, old_state: CircuitState, new_state: CircuitState
     ) -> None:
         """The circuit breaker of the branch changed its state."""
+        return
 
 
 class CallbackManager:

@@ -6,6 +6,7 @@ import pickle
 import threading
 import time
 from collections import Counter
+from functools import partial
 
 import pytest
 from hypothesis import strategies as st
@@ -39,6 +40,10 @@ def clock() -> FakeClock:
 
 def breaker_on(clock: FakeClock, threshold: int = 3, reset: float = 30, trials: int = 1) -> CircuitBreaker:
     return CircuitBreaker(CircuitBreakerConfig(threshold, reset, trials), "db", clock)
+
+
+def note(heard: list[CircuitState], old: CircuitState, new: CircuitState) -> None:
+    heard.append(new)
 
 
 def fail(breaker: CircuitBreaker, times: int) -> None:
@@ -190,7 +195,7 @@ class TestThreads:
         for _ in range(50):
             breaker = breaker_on(clock, threshold=1, reset=0, trials=3)
             opened: list[CircuitState] = []
-            breaker.add_state_change_callback(lambda old, new, opened=opened: opened.append(new))
+            breaker.add_state_change_callback(partial(note, opened))
             fail(breaker, 1)
             answers: list[bool] = []
             barrier = threading.Barrier(8)
