@@ -224,3 +224,28 @@ class TestTheChecksThemselves:
         assert "has no command 'fly'" in str(problem_with(["tea", "fly"]))
         assert "--flyy" in str(problem_with(["python3", "-m", "tea", "run", "a.yaml", "--flyy"]))
         assert "missing" in str(problem_with(["tea", "run"]))
+
+
+def every_command(command: click.Command, path: str) -> list[tuple[str, click.Command]]:
+    """The command and all below it, hidden ones left out, each with its full name."""
+    found = [(path, command)]
+    if isinstance(command, click.Group):
+        context = click.Context(command, info_name=path)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            if below is not None and not below.hidden:
+                found += every_command(below, f"{path} {name}")
+    return found
+
+
+def test_every_command_and_option_is_documented() -> None:
+    cli = pytest.importorskip("tea.cli.main").cli
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    missing = []
+    for path, command in every_command(cli, "tea"):
+        missing += [] if path in text else [path]
+        for parameter in command.params:
+            if isinstance(parameter, click.Option) and not parameter.hidden:
+                name = max(parameter.opts, key=len)
+                missing += [] if re.search(re.escape(name) + r"(?![\w-])", text) else [f"{path} {name}"]
+    assert not missing
