@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,9 +70,10 @@ class JobWriter:
     def base_is_linked(self) -> bool:
         return self._base is not None
 
-    def create(self, spec: JobSpec) -> bool:
-        """Make a job and its ticket; False when it exists already (a resumed fan-out).
+    def create(self, spec: JobSpec) -> str | None:
+        """Make a job and its ticket.
 
+        Returns the SHA-256 of its input, None when the job exists already (a resumed fan-out).
         Raises OSError when the disk refuses; nothing of the job is visible then.
         """
         job = self._fanout.job(spec.name)
@@ -79,15 +81,16 @@ class JobWriter:
             os.mkdir(job.path, 0o700)
         except FileExistsError:
             if is_complete(job):
-                return False
+                return None
             shutil.rmtree(job.path)  # a coordinator died while it made this one; no ticket, so nobody has seen it
             os.mkdir(job.path, 0o700)
-        self._fill(job, spec)
+        digest = self._fill(job, spec)
         self._tickets.link(self._fanout.ticket("todo", spec.name))
-        return True
+        return digest
 
-    def _fill(self, job: JobFiles, spec: JobSpec) -> None:
+    def _fill(self, job: JobFiles, spec: JobSpec) -> str:
         data = self._input(spec.own)
+        digest = sha256(data)
         write_exclusive(job.input, data)
         if self._base is not None:
             self._base.link(job.base)
@@ -95,7 +98,8 @@ class JobWriter:
             write_exclusive(job.pickle, spec.pickle)
         if spec.workflow is not None:
             self._workflows[spec.workflow].link(job.workflow)
-        write_exclusive(job.job, self._record(spec, data))
+        write_exclusive(job.job, self._record(spec, digest))
+        return digest
 
     def _input(self, own: bytes) -> bytes:
         if self._inline is None:
@@ -104,13 +108,13 @@ class JobWriter:
             return self._inline
         return self._inline[:-1] + b"," + own[1:]
 
-    def _record(self, spec: JobSpec, data: bytes) -> bytes:
+    def _record(self, spec: JobSpec, digest: str) -> bytes:
         record: dict[str, Any] = {
             "id": spec.name,
             "branch": spec.branch,
             "index": spec.index,
             "entry": spec.entry,
-            "input_sha256": sha256(data),
+            "input_sha256": digest,
         }
         if self._base_sha:
             record["base_sha256"] = self._base_sha
@@ -232,10 +236,15 @@ def _check_result(path: str, result: dict[str, Any], job: str, attempt: int | No
         raise CorruptFileError(path, f"it speaks of job {result.get('job')!r}, not of {job!r}")
     if attempt is not None and result.get("attempt") != attempt:
         raise CorruptFileError(path, f"it speaks of attempt {result.get('attempt')!r}, not of {attempt}")
-    if result.get("input_sha256") != input_sha256:
+    if result.get("input_sha256") != input_sha256 and not _is_refusal(result):
         raise CorruptFileError(path, "it answers another input")
     if result.get("outcome") not in _OUTCOMES or not isinstance(result.get("attempt"), int):
         raise CorruptFileError(path, f"outcome {result.get('outcome')!r} is none of {sorted(_OUTCOMES)}")
+
+
+def _is_refusal(result: dict[str, Any]) -> bool:
+    """A job whose job.json could not be read was refused by somebody who could not know the hash of its input."""
+    return result.get("input_sha256") == "" and result.get("outcome") == Outcome.FAILED.value
 
 
 _OUTCOMES = frozenset(outcome.value for outcome in Outcome)
@@ -267,6 +276,24 @@ def _linked_result(job: JobFiles) -> str:
     if not RESULT.fullmatch(target):
         raise ForeignFileError(job.accepted, "a symbolic link where a file belongs")
     return f"{job.path}/{target}"
+
+
+def verdict_result(
+    job: JobFiles, record: JobRecord, attempt: int, outcome: Outcome, kind: str, error: str, spent: float = 0.0
+) -> dict[str, Any]:
+    """A result that no run gave: lost, cancelled, refused, timed out by a supervisor."""
+    return {
+        "job": job.name,
+        "attempt": attempt,
+        "input_sha256": record.input_sha256,
+        "outcome": outcome.value,
+        "success": False,
+        "error": error,
+        "error_type": kind,
+        "error_types": [kind],
+        "spent": spent,
+        "finished": time.time(),
+    }
 
 
 def write_result(job: JobFiles, attempt: int, result: dict[str, Any], *, sync: bool = False) -> None:

@@ -73,7 +73,7 @@ def publish(path: str, data: bytes, *, sync: bool = False) -> None:
 
     Raises FileExistsError when the name is taken, OSError when the disk refuses (nothing is left behind then).
     """
-    folder, name = os.path.split(path)
+    folder = os.path.dirname(path)
     temporary = f"{folder}/.tmp-{unique()}"
     write_exclusive(temporary, data, sync=sync)
     try:

@@ -12,7 +12,6 @@ import random
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from spool import job as jobs
 from spool import tickets
@@ -202,7 +201,7 @@ class Queue:
             job,
             record,
             decision.attempt,
-            verdict_result(job, record, decision.attempt, Outcome.LOST, "WorkerLost", error, decision.spent),
+            jobs.verdict_result(job, record, decision.attempt, Outcome.LOST, "WorkerLost", error, decision.spent),
         )
 
     def _refuse(self, job: JobFiles, attempt: int, error: SpoolError) -> None:
@@ -217,30 +216,12 @@ class Queue:
         return min(max(min(self._look_again.values()) - self._clock(), 0.001), POLL)
 
 
-def verdict_result(
-    job: JobFiles, record: JobRecord, attempt: int, outcome: Outcome, kind: str, error: str, spent: float = 0.0
-) -> dict[str, Any]:
-    """A result that no run gave: lost, cancelled, refused, timed out by a supervisor."""
-    return {
-        "job": job.name,
-        "attempt": attempt,
-        "input_sha256": record.input_sha256,
-        "outcome": outcome.value,
-        "success": False,
-        "error": error,
-        "error_type": kind,
-        "error_types": [kind],
-        "spent": spent,
-        "finished": time.time(),
-    }
-
-
 def refuse(fanout: FanOutFiles, job: JobFiles, claimant: str, error: SpoolError) -> None:
-    """Fail a job whose job.json cannot be read, as the first attempt that is free. The rest of the job is not touched."""
+    """Fail a job whose job.json cannot be read, as the first attempt that is free."""
     record = JobRecord({"id": job.name}, Policy(), "")
     for attempt in range(1, 1000):
         if try_claim(job, attempt, claimant):
-            result = verdict_result(job, record, attempt, Outcome.FAILED, type(error).__name__, str(error))
+            result = jobs.verdict_result(job, record, attempt, Outcome.FAILED, type(error).__name__, str(error))
             jobs.finish(fanout, job, record, attempt, result)
             return
         if jobs.trusted_result(job, record, attempt) is not None:

@@ -62,7 +62,7 @@ def find_spool(path: str) -> SpoolFiles:
 def check_private(path: str) -> None:
     """Raises SpoolError unless a folder is this user's and only this user may write to it."""
     status = os.lstat(path)
-    if not os.path.isdir(path) or os.path.islink(path) and os.stat(path).st_uid != os.geteuid():
+    if not os.path.isdir(path) or (os.path.islink(path) and os.stat(path).st_uid != os.geteuid()):
         raise SpoolError(f"{path}: not a folder of yours")
     status = os.stat(path)
     if status.st_uid != os.geteuid():

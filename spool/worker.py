@@ -14,6 +14,7 @@ Clocks of two machines are never compared, and a soft lock never takes a refused
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import secrets
@@ -115,7 +116,7 @@ class Worker:
 
     def close(self) -> None:
         """End in order: the lock is freed and the folder goes."""
-        if self._closed.is_set():
+        if self._closed.is_set() or os.getpid() != self.claimant.pid:  # a forked child is not this worker
             return
         self._closed.set()
         shutil.rmtree(self.files.path, ignore_errors=True)
@@ -128,6 +129,21 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+_here: dict[tuple[int, str], Worker] = {}
+_here_lock = threading.Lock()
+
+
+def this_worker(spool: SpoolFiles, *, slots: int = 1, lease: float = LEASE, version: str = "") -> Worker:
+    """This process as a worker of a spool: registered once, until the process ends."""
+    key = (os.getpid(), spool.path)
+    with _here_lock:
+        worker = _here.get(key)
+        if worker is None or not os.path.isdir(worker.files.path):  # the spool was removed and made anew
+            worker = _here[key] = Worker(spool, slots=slots, lease=lease, version=version)
+            atexit.register(worker.close)
+        return worker
 
 
 _NOW_SIZE = 256

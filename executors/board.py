@@ -1,0 +1,394 @@
+"""The coordinator's side of one fan-out: makes the jobs, takes their results, keeps the count.
+
+    flows, states --prepare--> parcels --create--> job directories and tickets
+                                                        |  (workers claim, run, finish)
+    results, one slot a branch  <--collect--  result.json of each
+
+Everything that must mean the same under every strategy is decided here: what a result file becomes in the fan-in,
+fail-fast, the circuit breaker, callbacks. Where branches run is the executors' business.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from executors.base import FanOutContext, Flow, as_flows
+from executors.breaker import CircuitBreaker, CircuitState
+from executors.callbacks import ParallelFlowContext
+from executors.policy import ParallelConfig
+from executors.result import ParallelFlowResult
+from executors.state import BranchState, BranchStates, as_branch_states
+from executors.travel import Parcel, pack, unpack_pickle
+from spool import job as jobs
+from spool import tickets
+from spool.attempts import Outcome, Policy
+from spool.claim import try_claim
+from spool.errors import CorruptFileError, ForeignFileError
+from spool.job import JobRecord, JobSpec, JobWriter
+from spool.layout import FORMAT, FanOutFiles, JobFiles, job_name
+from spool.publish import quarantine, read_bytes
+
+
+class RemoteError(Exception):
+    """An error that happened in another process; its type's name is in `kind`."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        self.kind = kind
+        super().__init__(message)
+
+
+def policy_of(config: ParallelConfig) -> Policy:
+    """The part of a configuration that stands in job.json."""
+    retry = config.retry_policy
+    types = None
+    if retry is not None and retry.retry_on is not None:
+        types = tuple(sorted(f"{cls.__module__}.{cls.__qualname__}" for cls in retry.retry_on))
+    return Policy(
+        max_retries=retry.max_retries if retry else 0,
+        base_delay=retry.base_delay if retry else 1.0,
+        max_delay=retry.max_delay if retry else 60.0,
+        backoff_multiplier=retry.backoff_multiplier if retry else 2.0,
+        timeout_seconds=config.timeout_seconds,
+        timeout_total=config.timeout_total,
+        max_lost=config.max_lost,
+        grace_seconds=config.grace_seconds,
+        retry_on=types,
+    )
+
+
+class Board:
+    """The jobs of one fan-out and what has come of them.
+
+    Args:
+        carry: what JSON cannot show must travel as a pickle (`process`), or is only marked in the record (`thread`).
+    """
+
+    def __init__(
+        self,
+        flows: Sequence[Any],
+        states: Sequence[Any],
+        config: ParallelConfig,
+        context: FanOutContext,
+        *,
+        carry: bool,
+    ) -> None:
+        if len(flows) != len(states):
+            raise ValueError(f"{len(flows)} flows, but {len(states)} states")
+        self.flows: list[Flow] = as_flows(flows)
+        self.states: BranchStates = as_branch_states(states)
+        self.config, self.context = config, context
+        self.policy = policy_of(config)
+        self.total = len(self.flows)
+        self.results: list[ParallelFlowResult | None] = [None] * self.total
+        self.counts = dict.fromkeys(Outcome, 0)
+        self.created = 0
+        self.retries = 0
+        self.first_failure: ParallelFlowResult | None = None
+        self.began = time.monotonic()
+        self._carry = carry
+        self._starts: dict[int, float] = {}
+        self._shas: dict[int, str] = {}
+        self._errors: dict[int, list[dict[str, Any]]] = {}
+        self._stems: dict[str, str] = {}
+        self._digits = len(job_name(0, self.total, "x")) - 2
+        self._base: Parcel | None = None
+        self._others: dict[int, Parcel] = {}
+        self._writer: JobWriter | None = None
+
+    # -- before anything starts ---------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Make sure that everything can travel, and get ready to make jobs.
+
+        Raises PickleValidationError, naming key and branch, before any job exists.
+        """
+        if self.context.fanout is None:
+            return
+        name = self.flows[0].branch if self.flows else ""
+        self._base = pack(self.states.base, branch=name, carry=self._carry)
+        for i in range(self.total):
+            own = self.states.own(i)
+            parcel = pack(own, branch=self.flows[i].branch, index=i, carry=self._carry)
+            if parcel.marked or self._base.marked:
+                self._others[i] = self._with_base(i, own)
+        self._writer = JobWriter(self.context.fanout, self._base.shown, self.context.workflows, self._common())
+
+    def _with_base(self, i: int, own: Any) -> Parcel:
+        """Own part and base together, where a pickle or a mark is needed: one pickle a job, and its own."""
+        base = {key: self.states.base[key] for key in self.states.base if key in self._base.marked}  # type: ignore[union-attr]
+        both = pack({**base, **own}, branch=self.flows[i].branch, index=i, carry=self._carry)
+        return Parcel(pack(own, carry=False).shown, both.pickle, both.marked)
+
+    def _common(self) -> dict[str, Any]:
+        common: dict[str, Any] = {"exit": self.context.exit, "policy": self.policy.to_json(), "format": FORMAT}
+        if self.context.version:
+            common["tea"] = self.context.version
+        return common
+
+    # -- jobs ---------------------------------------------------------------------------------------------------
+
+    @property
+    def fanout(self) -> FanOutFiles:
+        assert self.context.fanout is not None
+        return self.context.fanout
+
+    def name(self, i: int) -> str:
+        branch = self.flows[i].branch
+        if branch not in self._stems:
+            self._stems[branch] = job_name(0, self.total, branch).lstrip("0")
+        return f"{i:0{self._digits}d}{self._stems[branch]}"
+
+    def job(self, i: int) -> JobFiles:
+        return self.fanout.job(self.name(i))
+
+    def create(self, i: int) -> bool:
+        """Make the job of branch i; False when an earlier coordinator of this run made it."""
+        flow = self.flows[i]
+        other = self._others.get(i)
+        parcel = other or pack(self.states.own(i), carry=False)
+        extra: dict[str, Any] = {}
+        if self.context.not_replayable:
+            extra["not_replayable"] = self.context.not_replayable
+        elif other is not None and other.pickle is None:
+            extra["not_replayable"] = f"JSON cannot hold {', '.join(other.marked)}"
+        spec = JobSpec(self.name(i), i, flow.branch, flow.entry, parcel.shown, flow.workflow, extra, parcel.pickle)
+        assert self._writer is not None
+        self.created += 1
+        digest = self._writer.create(spec)
+        if digest is not None:
+            self._shas[i] = digest
+        return digest is not None
+
+    def record(self, i: int) -> JobRecord:
+        """What job.json of branch i says."""
+        return jobs.read_job(self.job(i))
+
+    def index(self, name: str) -> int | None:
+        """The branch of a ticket; None for a name that is not one of ours."""
+        number = name.partition("-")[0]
+        if number.isdecimal() and int(number) < self.total and self.name(int(number)) == name:
+            return int(number)
+        return None
+
+    # -- results ------------------------------------------------------------------------------------------------
+
+    @property
+    def collected(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def complete(self) -> bool:
+        return self.collected == self.total
+
+    def collect(self, i: int) -> bool:
+        """Take the accepted result of branch i from its directory; False when there is none that can be trusted."""
+        if self.results[i] is not None:
+            return True
+        job = self.job(i)
+        try:
+            raw = jobs.read_accepted(job, self._sha(i))
+            changes = raw and self._changes(job, raw)
+        except (CorruptFileError, ForeignFileError) as error:
+            quarantine(job.accepted)
+            tickets.settle(self.fanout, job.name, "todo")
+            self.note("corrupt", job=job.name, error=str(error))
+            return False
+        if raw is None or changes is None:
+            return False
+        self.put(i, self.result_of(i, raw, changes))
+        return True
+
+    def _sha(self, i: int) -> str:
+        return self._shas.get(i) or self.record(i).input_sha256
+
+    def _changes(self, job: JobFiles, raw: dict[str, Any]) -> dict[str, Any]:
+        """What the branch changed, with what JSON could not carry put back."""
+        changes = raw.get("state")
+        if not isinstance(changes, dict):
+            changes = {}
+        digest = raw.get("pickle_sha256")
+        if digest is not None:
+            data = read_bytes(job.result_pickle(raw["attempt"]))
+            if jobs.sha256(data) != digest:
+                raise CorruptFileError(job.result_pickle(raw["attempt"]), "its sha256 is not the one in the result")
+            changes = {**changes, **unpack_pickle(data)}
+        return changes
+
+    def result_of(self, i: int, raw: dict[str, Any], changes: dict[str, Any]) -> ParallelFlowResult:
+        """The slot of branch i from the result of its last attempt and what that changed."""
+        outcome = Outcome(raw["outcome"])
+        ok = outcome is Outcome.SUCCEEDED
+        errors = self._attempt_errors(i, raw)
+        return ParallelFlowResult(
+            branch=self.flows[i].branch,
+            success=ok,
+            state=self.final_state(i, changes, raw.get("removed") or ()) if "started" in raw else None,
+            error=raw.get("error"),
+            error_type=raw.get("error_type"),
+            traceback=raw.get("traceback") if self.config.include_traceback else None,
+            timeout=outcome is Outcome.TIMED_OUT,
+            timing_ms=float(raw.get("seconds") or 0.0) * 1000,
+            retry_count=max(0, len(errors) - (0 if ok else 1)),
+            circuit_state=raw.get("circuit_state"),
+            attempt_errors=errors,
+            exit_code=raw.get("exit_code"),
+            job=self.job(i).path if self.context.fanout is not None else None,
+            host=raw.get("host"),
+            outcome=outcome.value,
+        )
+
+    def _attempt_errors(self, i: int, raw: dict[str, Any]) -> list[dict[str, Any]]:
+        """The errors of all attempts that failed, oldest first; attempts count from 0 here."""
+        newest = int(raw.get("attempt", 1))
+        if newest == 1 and raw["outcome"] == Outcome.SUCCEEDED.value:
+            return []
+        errors = self._errors.pop(i, None)
+        if errors is None:
+            errors = self._errors_on_disk(i, newest) if newest > 1 and self.context.fanout is not None else []
+            if raw["outcome"] != Outcome.SUCCEEDED.value:
+                errors.append(_attempt_error(newest, raw))
+        retry = self.config.retry_policy
+        return errors[-retry.max_stored_errors :] if retry and retry.max_stored_errors else errors
+
+    def _errors_on_disk(self, i: int, newest: int) -> list[dict[str, Any]]:
+        job, record = self.job(i), self.record(i)
+        results = {number: jobs.trusted_result(job, record, number) for number in range(1, newest)}
+        return [_attempt_error(number, result) for number, result in results.items() if result is not None]
+
+    def final_state(self, i: int, changes: dict[str, Any], removed: Sequence[str] = ()) -> dict[str, Any]:
+        """The state in which branch i ended. Values that it did not change are shared with its siblings."""
+        state = {**self.states.base, **self.states.own(i), **changes}
+        for key in removed:
+            state.pop(key, None)
+        return state
+
+    def put(self, i: int, result: ParallelFlowResult) -> None:
+        """Fill the slot of branch i, once."""
+        if self.results[i] is not None:
+            return
+        self.results[i] = result
+        self.counts[Outcome(result.outcome or Outcome.FAILED)] += 1
+        if not result.success:
+            self.first_failure = self.first_failure or result
+            self.note("failed", job=self.name(i), outcome=result.outcome, error=result.error)
+        if self.context.callbacks is not None:
+            self._called_back(i, result)
+        self._starts.pop(i, None)
+
+    # -- ends that no worker gave --------------------------------------------------------------------------------
+
+    def end(self, i: int, claimant: str, outcome: Outcome, kind: str, error: str, **more: Any) -> None:
+        """End branch i here: as whoever claims the next attempt. Does nothing when the job has a result already."""
+        if self.context.fanout is None:
+            raw = {"outcome": outcome.value, "error": error, "error_type": kind, **more}
+            self.put(i, self.result_of(i, raw, {}))
+            return
+        job, record = self.job(i), self.record(i)
+        attempt = max((a.number for a in jobs.look(job, record).attempts), default=0) + 1
+        if try_claim(job, attempt, claimant):
+            result = jobs.verdict_result(job, record, attempt, outcome, kind, error)
+            jobs.finish(self.fanout, job, record, attempt, {**result, **more})
+        self.collect(i)
+
+    # -- circuit breaker ----------------------------------------------------------------------------------------
+
+    def breaker(self, i: int) -> CircuitBreaker | None:
+        """The breaker in front of branch i; branches over data share their node's."""
+        if self.config.circuit_breaker is None:
+            return None
+        name = self.context.breaker_name or self.flows[i].entry or self.flows[i].branch
+        return self.context.breakers.get_or_create(name, self.config.circuit_breaker)
+
+    def admits(self, i: int) -> bool:
+        """Whether the circuit lets branch i through."""
+        breaker = self.breaker(i)
+        if breaker is None:
+            return True
+        before = breaker.state
+        allowed = breaker.allow_request()
+        self._circuit_changed(i, before, breaker.state)
+        return allowed
+
+    def count_for_breaker(self, i: int, success: bool) -> str | None:
+        """Tell the circuit how an attempt went; its state afterwards."""
+        breaker = self.breaker(i)
+        if breaker is None:
+            return None
+        before = breaker.state
+        breaker.record_success() if success else breaker.record_failure()
+        self._circuit_changed(i, before, breaker.state)
+        return breaker.state.value
+
+    def _circuit_changed(self, i: int, old: CircuitState, new: CircuitState) -> None:
+        if old is not new:
+            self.note("circuit", branch=self.flows[i].branch, old=old.value, new=new.value)
+            if self.context.callbacks is not None:
+                self.context.callbacks.fire_circuit_state_change(self._flow_context(i), old, new)
+
+    # -- callbacks and notes ------------------------------------------------------------------------------------
+
+    def _flow_context(self, i: int) -> ParallelFlowContext:
+        state: BranchState = self.states[i]
+        return ParallelFlowContext(
+            branch=self.flows[i].branch,
+            fan_in_node=self.context.exit,
+            state_snapshot=dict(state),
+            start_time=self._starts.setdefault(i, time.time()),
+            config=self.config,
+            graph_name=self.context.graph_name,
+        )
+
+    def started(self, i: int) -> None:
+        """Branch i begins its first attempt."""
+        if self.context.callbacks is not None and i not in self._starts:
+            self.context.callbacks.fire_flow_start(self._flow_context(i))
+
+    def attempt_failed(
+        self, i: int, attempt: int, raw: dict[str, Any], error: BaseException | None, delay: float | None
+    ) -> None:
+        """An attempt (from 1) failed; `delay` seconds until the next, None when there is none.
+
+        `error` is the exception itself where it happened in this process.
+        """
+        self._errors.setdefault(i, []).append(_attempt_error(attempt, raw))
+        error = error or RemoteError(str(raw.get("error_type")), str(raw.get("error")))
+        if delay is not None:
+            self.retries += 1
+            self.note("retry", job=self.name(i), attempt=attempt, delay=delay, error=str(error))
+        callbacks = self.context.callbacks
+        if callbacks is None:
+            return
+        callbacks.fire_flow_error(self._flow_context(i), error, attempt - 1)
+        if delay is not None:
+            callbacks.fire_flow_retry(self._flow_context(i), attempt, delay, error)
+
+    def _called_back(self, i: int, result: ParallelFlowResult) -> None:
+        callbacks = self.context.callbacks
+        assert callbacks is not None
+        if result.timeout and self.config.timeout_seconds is not None:
+            callbacks.fire_flow_timeout(self._flow_context(i), self.config.timeout_seconds)
+        callbacks.fire_flow_complete(self._flow_context(i), result)
+
+    def note(self, event: str, **fields: Any) -> None:
+        """Write to the run's journal, where there is one."""
+        if self.context.journal is not None:
+            self.context.journal.write(event, fanout=self.context.fanout and self.context.fanout.name, **fields)
+
+    def progress(self) -> None:
+        if self.context.progress is not None:
+            self.context.progress(self)
+
+    @property
+    def should_stop(self) -> str | None:
+        """Why no further branch may begin; None while they may."""
+        if self.context.token.is_cancelled():
+            return "cancelled"
+        if self.config.fail_fast and self.first_failure is not None:
+            return f"cancelled: fail_fast, and branch '{self.first_failure.branch}' failed"
+        return None
+
+
+def _attempt_error(attempt: int, raw: dict[str, Any]) -> dict[str, Any]:
+    return {"attempt": attempt - 1, "error": raw.get("error"), "error_type": raw.get("error_type")}

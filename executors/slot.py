@@ -1,0 +1,331 @@
+"""A slot: one worker process that claims and runs jobs until it is told to stop.
+
+    control pipe   its end means stop; a byte means "look again, there are new jobs"
+    hints pipe     names of jobs whose attempt has ended, for the coordinator; lost ones cost nothing
+    worker folder  lock, beat, what it runs now, and the scratch files that stdout and stderr go to
+
+A slot leads a process group of its own, so that its supervisor can end it with everything that it started. When the
+process that started it dies, it ends its group and itself at once: there are no orphans.
+
+What runs the jobs is a *runner*, named `module:factory`: `factory(setup)` gives an object whose
+`branch(job, record)` is the function that a state is passed to. So this module need not know what a workflow is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from multiprocessing import connection, parent_process
+from typing import Any, Protocol
+
+from executors import attempt as attempts
+from executors.attempt import Branch
+from executors.state import BranchState
+from executors.travel import unpack_pickle
+from spool import job as jobs
+from spool import jsonio
+from spool.errors import CorruptFileError, SpoolError
+from spool.job import JobRecord
+from spool.layout import FanOutFiles, JobFiles, SpoolFiles
+from spool.publish import publish, read_bytes
+from spool.queue import Claim, Queue
+from spool.worker import LEASE, Observer, Worker
+
+MAX_LOG = 64 * 1024 * 1024
+"""Bytes of stdout, and of stderr, that are kept of one attempt; the last ones."""
+
+_SHORTEST, _LONGEST = 0.002, 0.05
+"""Seconds between looks at an empty queue, growing."""
+
+_LISTEN = 0.02
+"""Seconds between looks for news from the coordinator while there is work."""
+
+_DISK_PATIENCE = 0.5
+"""Seconds until a disk that refused is asked again."""
+
+
+@dataclass(slots=True)
+class SlotSetup:
+    """What a slot is told when it starts."""
+
+    spool: str
+    fanout: str
+    runner: str
+    slot: int = 0
+    slots: int = 1
+    first: tuple[str, ...] = ()
+    runtime: bytes | None = None
+    sync: bool = False
+    lease: float = LEASE
+    version: str = ""
+    path: tuple[str, ...] = ()
+    cwd: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    announce: bool = False
+    """Also hint when an attempt begins: somebody waits for it."""
+
+
+class Runner(Protocol):
+    """Runs jobs of one fan-out in a worker process."""
+
+    def branch(self, job: JobFiles, record: JobRecord) -> Branch:
+        """The function that runs this job's branch on a state. Raises SpoolError for a job it cannot run."""
+        ...
+
+
+def load_runner(reference: str, setup: SlotSetup) -> Runner:
+    """Make the runner that `module:factory` names."""
+    module, _, name = reference.partition(":")
+    return getattr(import_module(module), name)(setup)  # type: ignore[no-any-return]
+
+
+class FlowRunner:
+    """Runs plain functions that were pickled: flows handed straight to an executor."""
+
+    def __init__(self, setup: SlotSetup) -> None:
+        self._flows: list[Any] = pickle.loads(setup.runtime) if setup.runtime else []
+
+    def branch(self, job: JobFiles, record: JobRecord) -> Branch:
+        return self._flows[int(record.data["index"])]  # type: ignore[no-any-return]
+
+
+def slot_main(setup: SlotSetup, control: connection.Connection, hints: connection.Connection | None) -> None:
+    """The life of a slot. Returns when it is told to stop."""
+    _die_with_parent()
+    _enter(setup)
+    spool = SpoolFiles(setup.spool)
+    with Worker(spool, lease=setup.lease, version=setup.version) as worker:
+        output = Output(worker)
+        runner = load_runner(setup.runner, setup)
+        SlotLoop(setup, worker, runner, output, control, hints).run()
+
+
+def _enter(setup: SlotSetup) -> None:
+    """Make this process what the coordinator was when it asked for it: same folder, environment, import path."""
+    with contextlib.suppress(PermissionError):  # already the leader of a session
+        os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the coordinator decides what Ctrl-C means
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if setup.environment:
+        os.environ.clear()
+        os.environ.update(setup.environment)
+    if setup.cwd:
+        os.chdir(setup.cwd)
+    sys.path[:] = [*setup.path, *(entry for entry in sys.path if entry not in setup.path)]
+
+
+def _die_with_parent() -> None:
+    """End this process group when the process that started it is gone, however it went."""
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os.killpg(os.getpgrp(), signal.SIGKILL) if os.getpgrp() == os.getpid() else os._exit(1)
+
+    threading.Thread(target=watch, name="tea-parent", daemon=True).start()
+
+
+class Output:
+    """What jobs print: descriptors 1 and 2 point to scratch files in the worker's folder, moved to the job after it.
+
+    Two files for a worker, not two for a job: most jobs print nothing, and a file costs as much as a claim.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        self._streams = [(1, worker.files.stdout), (2, worker.files.stderr)]
+        for fd, path in self._streams:
+            scratch = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            os.dup2(scratch, fd)
+            os.close(scratch)
+        sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+        sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+
+    def collect(self, job: JobFiles, attempt: int) -> None:
+        """Give the job what was printed since the last call."""
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(ValueError, OSError, AttributeError):  # user code may have closed or replaced it
+                stream.flush()
+        for fd, path in self._streams:
+            try:
+                size = os.fstat(fd).st_size
+            except OSError:
+                continue
+            if size:
+                keep_log(path, job.stdout(attempt) if fd == 1 else job.stderr(attempt))
+                os.ftruncate(fd, 0)
+
+
+def keep_log(scratch: str, log: str) -> None:
+    """Publish a scratch file as the log of an attempt; only the end of a very long one."""
+    with open(scratch, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - MAX_LOG))
+        data = file.read(MAX_LOG)
+    if size > MAX_LOG:
+        data = f"[tea: the first {size - MAX_LOG} bytes were dropped]\n".encode() + data
+    if data:
+        with contextlib.suppress(FileExistsError):
+            publish(log, data)
+
+
+class Inputs:
+    """Reads the inputs of jobs; the state they share is parsed once."""
+
+    def __init__(self) -> None:
+        self._base: tuple[str, Mapping[str, Any]] = ("", {})
+
+    def state(self, job: JobFiles, record: JobRecord) -> BranchState:
+        """The state a job begins with. Raises CorruptFileError when a file is not what the coordinator wrote."""
+        own = jobs.read_input(job, record)
+        digest = record.data.get("pickle_sha256")
+        if digest is not None:
+            data = read_bytes(job.pickle)
+            if jobs.sha256(data) != digest:
+                raise CorruptFileError(job.pickle, "it is not what the coordinator wrote (sha256 differs)")
+            own.update(unpack_pickle(data))
+        return BranchState(self._shared(job, record), own)
+
+    def _shared(self, job: JobFiles, record: JobRecord) -> Mapping[str, Any]:
+        digest = record.data.get("base_sha256")
+        if digest is None:
+            return {}
+        if self._base[0] != digest:
+            data = read_bytes(job.base)
+            if jobs.sha256(data) != digest:
+                raise CorruptFileError(job.base, "it is not what the coordinator wrote (sha256 differs)")
+            self._base = (digest, jsonio.loads(data))
+        return self._base[1]
+
+
+class SlotLoop:
+    """Take, run, finish, repeat."""
+
+    def __init__(
+        self,
+        setup: SlotSetup,
+        worker: Worker,
+        runner: Runner,
+        output: Output,
+        control: connection.Connection,
+        hints: connection.Connection | None,
+    ) -> None:
+        self.fanout = FanOutFiles(setup.fanout)
+        self.worker, self.runner, self.output = worker, runner, output
+        self.control, self.hints = control, hints
+        self.sync, self.announce = setup.sync, setup.announce
+        self.inputs = Inputs()
+        self.queue = Queue(
+            self.fanout,
+            worker.text,
+            Observer(SpoolFiles(setup.spool)),
+            slot=setup.slot,
+            slots=setup.slots,
+            first=setup.first,
+        )
+        self.folder = os.getcwd()
+        self._stopped = False
+        self._next_look = 0.0
+        self._news = select.poll()
+        self._news.register(control.fileno(), select.POLLIN | select.POLLHUP)
+        if hints is not None:
+            os.set_blocking(hints.fileno(), False)
+            self._hint(f"={worker.name}\n")
+
+    def run(self) -> None:
+        idle = _SHORTEST
+        while not self._stopped:
+            claim = self._take()
+            if claim is not None:
+                self.work(claim)
+                idle = _SHORTEST
+                if time.monotonic() >= self._next_look:
+                    self._listen(0.0)
+            else:
+                self._listen(min(idle, self.queue.wait))
+                idle = min(idle * 2, _LONGEST)
+
+    def _take(self) -> Claim | None:
+        try:
+            return self.queue.take()
+        except (
+            OSError
+        ) as error:  # the disk refuses claims: full, read-only, gone; jobs wait until it takes them again
+            self._complain(f"cannot claim in {self.fanout.path}: {error}")
+            self._listen(_DISK_PATIENCE)
+            return None
+
+    def _complain(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            print(f"tea: {text}", file=sys.__stderr__, flush=True)
+
+    def _listen(self, patience: float) -> None:
+        """Take news from the coordinator, waiting for it at most `patience` seconds."""
+        self._next_look = time.monotonic() + _LISTEN
+        if self._news.poll(patience * 1000):
+            self._stopped = not os.read(self.control.fileno(), 4096)
+
+    def work(self, claim: Claim) -> None:
+        """Run one attempt and publish what came of it."""
+        job, attempt = claim.job, claim.attempt
+        self.worker.doing(f"{self.fanout.path} {job.name} {attempt} {time.time():.3f} {claim.spent:.3f}")
+        if self.announce:
+            self._hint(f"+{job.name} {attempt}\n")
+        ran = self._attempt(claim)
+        if os.getcwd() != self.folder:
+            os.chdir(self.folder)  # a job may not move the next one
+        self._publish(claim, ran)
+        self.worker.doing("")
+        if not ran.result["success"]:
+            self.queue.failed(job.name)
+        self._hint(f"-{job.name} {attempt}\n")
+
+    def _publish(self, claim: Claim, ran: attempts.Ran) -> None:
+        """Publish the result; on a disk that refuses, when it takes it again. Told to stop meanwhile, the job is lost."""
+        job, attempt = claim.job, claim.attempt
+        while True:
+            try:
+                result = attempts.report(job, claim.record, attempt, claim.spent, ran, strict=True)
+                self.output.collect(job, attempt)
+                jobs.finish(self.fanout, job, claim.record, attempt, result, sync=self.sync)
+                return
+            except FileNotFoundError:  # the job was removed while it ran
+                self._complain(f"{job.path} is gone; its result is dropped")
+                return
+            except OSError as error:
+                self._complain(f"cannot write the result of {job.path}: {error}; trying again")
+                self._listen(_DISK_PATIENCE)
+                if self._stopped:
+                    return
+
+    def _attempt(self, claim: Claim) -> attempts.Ran:
+        try:
+            state = self.inputs.state(claim.job, claim.record)
+            branch = self.runner.branch(claim.job, claim.record)
+        except (SpoolError, OSError, ValueError, TypeError) as error:  # this job cannot be run; others can
+            return attempts.run(raising(error), BranchState({}, {}))
+        return attempts.run(branch, state)
+
+    def _hint(self, line: str) -> None:
+        if self.hints is not None:
+            with contextlib.suppress(OSError):  # the pipe is full, or nobody reads it: only a hint
+                os.write(self.hints.fileno(), line.encode())
+
+
+def raising(error: BaseException) -> Callable[[Any], Any]:
+    """A branch that raises."""
+
+    def branch(_state: Any) -> Any:
+        raise error
+
+    return branch

@@ -1,0 +1,401 @@
+"""Slots and their supervisor: starts worker processes, sees them die, ends them when their job's time is up.
+
+One single-process pool a slot, so that a killed worker costs one slot and nothing else. The supervisor is the process
+that owns the pools. It alone knows how a slot died:
+
+    by SIGKILL, SIGTERM, SIGHUP ...       somebody or something from outside: the attempt is lost, it runs again
+    by SIGSEGV, SIGABRT ... or an exit    the job did it: the attempt failed, with that reason
+    because its time was up               the attempt timed out
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import connection
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.forkserver import set_forkserver_preload
+from types import ModuleType
+from typing import Any
+
+from executors.slot import SlotSetup, keep_log, slot_main
+from spool import job as jobs
+from spool.attempts import Outcome
+from spool.claim import Claimant, claimed_by
+from spool.errors import SpoolError
+from spool.layout import FanOutFiles, JobFiles, SpoolFiles, WorkerFiles
+from spool.worker import read_now
+
+_FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT})
+_EARLY_DEATHS = 3
+
+
+class SlotsFailedError(RuntimeError):
+    """Worker processes die before they take a job."""
+
+
+class _SlotProcess(ForkServerProcess):
+    """A process that does not import the user's main script: a script need not guard itself for us."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            return ForkServerProcess._Popen(process_obj)
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _SlotContext(ForkServerContext):
+    """Remembers the processes that a pool starts, as the pool does not tell how they end.
+
+    Slots fork from a server that has one thread and has imported what they need: as quick as a fork, without its
+    danger in a process with threads.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[_SlotProcess] = []
+
+    def Process(self, *args: Any, **kwargs: Any) -> _SlotProcess:  # type: ignore[override]
+        process = _SlotProcess(*args, **kwargs)
+        self.started.append(process)
+        return process
+
+
+def preload(*modules: str) -> None:
+    """Modules that slots have imported when they start. Takes effect until the first slot of this process."""
+    set_forkserver_preload(list(modules))
+
+
+@dataclass(frozen=True, slots=True)
+class Doing:
+    """What a slot runs now, from its `now` file."""
+
+    fanout: str
+    job: str
+    attempt: int
+    started: float
+    spent: float
+
+    @classmethod
+    def parse(cls, text: str) -> Doing | None:
+        parts = text.rsplit(" ", 4)
+        if len(parts) != 5:
+            return None
+        try:
+            return cls(parts[0], parts[1], int(parts[2]), float(parts[3]), float(parts[4]))
+        except ValueError:  # caught in the middle of a write: the next look tells
+            return None
+
+
+class Slot:
+    """One worker process, its pipes and its deadline."""
+
+    def __init__(self, setup: SlotSetup) -> None:
+        self.setup = setup
+        context = _SlotContext()
+        control_r, self._control = context.Pipe(duplex=False)
+        self.hints, hints_w = context.Pipe(duplex=False)
+        self._pool = ProcessPoolExecutor(
+            max_workers=1, mp_context=context, initializer=_keep, initargs=(control_r, hints_w)
+        )
+        self.future: Future[None] = self._pool.submit(_live, setup)
+        self.process = context.started[0]
+        control_r.close()
+        hints_w.close()
+        os.set_blocking(self.hints.fileno(), False)
+        self._rest = b""
+        self.doing: Doing | None = None
+        self.since = 0.0
+        self.worked = False
+        self.files: WorkerFiles | None = None
+        """Its folder; None until it has said which."""
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def read_hints(self) -> list[str]:
+        """The lines that the slot has sent since the last call."""
+        lines = []
+        while True:
+            try:
+                data = os.read(self.hints.fileno(), 65536)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno == errno.EBADF:
+                    break
+                raise
+            if not data:
+                break
+            *whole, self._rest = (self._rest + data).split(b"\n")
+            lines += [line.decode("ascii", "replace") for line in whole]
+        if self.files is None and lines and lines[0].startswith("="):
+            self.files = SpoolFiles(self.setup.spool).worker(lines.pop(0)[1:])
+        self.worked = self.worked or bool(lines)
+        return lines
+
+    def wake(self) -> None:
+        """Tell the slot that there are new jobs."""
+        with contextlib.suppress(OSError):
+            os.write(self._control.fileno(), b"!")
+
+    def tell_to_stop(self) -> None:
+        """The slot ends after the job that it runs now."""
+        self._control.close()
+        self._pool.shutdown(wait=False)
+
+    def look(self) -> Doing | None:
+        """What the slot runs now; remembers since when it has run it, on our own clock."""
+        doing = Doing.parse(read_now(self.files)) if self.files else None
+        if doing != self.doing:
+            self.doing, self.since = doing, time.monotonic()
+        return doing
+
+    def kill_group(self, number: int) -> bool:
+        """Send a signal to the slot and all of its group; False when nobody is left."""
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            return False
+        except PermissionError:  # only zombies are left, on some systems
+            return False
+        return True
+
+    def end(self, grace: float) -> None:
+        """TERM to the whole group, after `grace` seconds KILL; returns when nobody is left."""
+        deadline = time.monotonic() + grace
+        self.kill_group(signal.SIGTERM)
+        while time.monotonic() < deadline and self._group_lives():
+            connection.wait([self.process.sentinel], timeout=0.02)
+            time.sleep(0.005)
+        self.kill_group(signal.SIGKILL)
+        self.process.join(5)
+
+    def _group_lives(self) -> bool:
+        return self.kill_group(0)
+
+    def close(self) -> None:
+        """Release pipes and pool of a slot that has ended."""
+        with contextlib.suppress(OSError):
+            self._control.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.hints.close()
+
+
+_pipes: list[connection.Connection] = []
+
+
+def _keep(control: connection.Connection, hints: connection.Connection) -> None:
+    """Pool initializer: pipes can only be handed over while a process starts."""
+    _pipes[:] = [control, hints]
+
+
+def _live(setup: SlotSetup) -> None:
+    slot_main(setup, *_pipes)
+
+
+class Slots:
+    """The slots of one fan-out on this machine.
+
+    Args:
+        spool: the spool they register in.
+        setup: what every slot is told; `slot` and `first` are filled in here.
+        count: how many.
+        note: called with an event and its fields when a slot dies or a job's time is up.
+    """
+
+    def __init__(self, spool: SpoolFiles, setup: SlotSetup, count: int, note: Callable[..., None]) -> None:
+        self._spool, self._setup, self._note = spool, setup, note
+        self._early_deaths = 0
+        self._closing = False
+        self.slots = [self._start(i) for i in range(count)]
+        self.lost = 0
+
+    def _start(self, number: int, first: tuple[str, ...] = ()) -> Slot:
+        return Slot(replace(self._setup, slot=number, first=first))
+
+    def hints(self) -> list[str]:
+        """What all slots have said since the last call."""
+        return [line for slot in self.slots for line in slot.read_hints()]
+
+    def wake(self) -> None:
+        for slot in self.slots:
+            slot.wake()
+
+    def wait(self, timeout: float) -> None:
+        """Wait until a slot says something or dies, at most `timeout` seconds."""
+        ends: list[Any] = [slot.hints for slot in self.slots]
+        connection.wait([*ends, *(slot.process.sentinel for slot in self.slots)], timeout)
+
+    # -- death --------------------------------------------------------------------------------------------------
+
+    def replace_dead(self) -> None:
+        """Put a new slot in the place of each that died; what it ran is ended or left to run again.
+
+        Raises SlotsFailedError when slots die again and again before they take a job.
+        """
+        for slot in [slot for slot in self.slots if connection.wait([slot.process.sentinel], timeout=0)]:
+            slot.read_hints()
+            slot.process.join(5)
+            if not self._closing:
+                self._raise_its_error(slot)
+            self._settle_death(slot)
+
+    def _settle_death(self, slot: Slot) -> None:
+        slot.kill_group(signal.SIGKILL)  # whatever it started ends with it, so that its lock is free
+        doing = slot.look()
+        if not self._closing:
+            self._count_early_deaths(slot, doing)
+        reason = how_it_ended(slot.process.exitcode)
+        if doing is not None:
+            self._bury(slot, doing, reason)
+        if doing is not None or not self._closing:
+            self.lost += 1
+            self._note("worker died", pid=slot.pid, reason=reason, job=doing and doing.job)
+        self._succeed(slot, doing)
+
+    def _succeed(self, slot: Slot, doing: Doing | None) -> None:
+        """A new slot takes the place of one that is gone, and looks first at the job that one had."""
+        self._forget(slot)
+        number = self.slots.index(slot)
+        if self._closing:
+            del self.slots[number]
+        else:
+            self.slots[number] = self._start(slot.setup.slot, (doing.job,) if doing else ())
+
+    def _raise_its_error(self, slot: Slot) -> None:
+        """A slot that could not even start (an import that fails) says why in its future."""
+        if slot.future.done() and not slot.future.cancelled():
+            error = slot.future.exception()
+            if error is not None and not type(error).__name__.startswith("BrokenProcessPool"):
+                raise SlotsFailedError(f"a worker process ended: {type(error).__name__}: {error}") from error
+
+    def _count_early_deaths(self, slot: Slot, doing: Doing | None) -> None:
+        self._early_deaths = 0 if slot.worked or doing is not None else self._early_deaths + 1
+        if self._early_deaths >= _EARLY_DEATHS:
+            raise SlotsFailedError(
+                f"{_EARLY_DEATHS} worker processes in a row died before they took a job "
+                f"({how_it_ended(slot.process.exitcode)}); see what they printed in {self._spool.workers}"
+            )
+
+    def _bury(self, slot: Slot, doing: Doing, reason: str) -> None:
+        """Keep what the job had printed; publish its failure when the job itself ended the process."""
+        job = FanOutFiles(doing.fanout).job(doing.job)
+        self._keep_logs(slot, job, doing.attempt)
+        code = slot.process.exitcode
+        if code is None or -code in _FROM_OUTSIDE:
+            return
+        text = f"the job ended its worker process: {reason}"
+        self._publish(slot, doing, Outcome.FAILED, "WorkerDied", text, exit_code=code)
+
+    def _keep_logs(self, slot: Slot, job: JobFiles, attempt: int) -> None:
+        files = slot.files
+        if files is None:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            keep_log(files.stdout, job.stdout(attempt))
+            keep_log(files.stderr, job.stderr(attempt))
+
+    def _publish(self, slot: Slot, doing: Doing, outcome: Outcome, kind: str, error: str, **more: Any) -> None:
+        """Publish a result on behalf of a slot that is dead, if its attempt still is its own."""
+        fanout = FanOutFiles(doing.fanout)
+        job = fanout.job(doing.job)
+        claimant = Claimant.parse(claimed_by(job, doing.attempt) or "")
+        if claimant is None or claimant.pid != slot.pid:
+            return
+        try:
+            record = jobs.read_job(job)
+        except (SpoolError, OSError):
+            return
+        seconds = max(0.0, time.monotonic() - slot.since)
+        result = jobs.verdict_result(job, record, doing.attempt, outcome, kind, error, doing.spent + seconds)
+        result.update(seconds=seconds, host=claimant.host, pid=claimant.pid, **more)
+        jobs.finish(fanout, job, record, doing.attempt, result, sync=self._setup.sync)
+
+    def _forget(self, slot: Slot) -> None:
+        """The folder of a slot whose end is settled is no evidence any more."""
+        files = slot.files
+        if files is not None:
+            shutil.rmtree(files.path, ignore_errors=True)
+        slot.close()
+
+    # -- deadlines ----------------------------------------------------------------------------------------------
+
+    def end_late(self, timeout: float | None, total: float | None, grace: float) -> None:
+        """End slots whose job has exceeded its time, and publish that it has."""
+        if timeout is None and total is None:
+            return
+        for slot in list(self.slots):
+            doing = slot.look()
+            if doing is None:
+                continue
+            left = None if total is None else max(total - doing.spent, 0.0)
+            limit = min(seconds for seconds in (timeout, left) if seconds is not None)
+            if time.monotonic() - slot.since > limit:
+                text = f"Flow timed out after {timeout if limit == timeout else total}s"
+                self._end_slot(slot, doing, grace, Outcome.TIMED_OUT, "TimeoutError", text)
+
+    def end_job(self, job: str, grace: float, reason: str) -> bool:
+        """End the slot that runs this job and publish that it was cancelled; False when none of ours runs it."""
+        for slot in self.slots:
+            doing = slot.look()
+            if doing is not None and doing.job == job:
+                self._end_slot(slot, doing, grace, Outcome.CANCELLED, "CancelledError", reason)
+                return True
+        return False
+
+    def _end_slot(self, slot: Slot, doing: Doing, grace: float, outcome: Outcome, kind: str, error: str) -> None:
+        """End a slot together with what it runs, and say so in its job's result."""
+        slot.end(grace)
+        slot.read_hints()
+        if slot.look() == doing:
+            self._keep_logs(slot, FanOutFiles(doing.fanout).job(doing.job), doing.attempt)
+            self._publish(slot, doing, outcome, kind, error, error_types=[f"builtins.{kind}", "builtins.OSError"])
+            self._note("ended", job=doing.job, attempt=doing.attempt, outcome=outcome.value)
+        self._succeed(slot, doing)
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def stop_claiming(self) -> None:
+        """Tell all slots to end after the job they run now; no new slot is started from here on."""
+        self._closing = True
+        for slot in self.slots:
+            slot.tell_to_stop()
+
+    def stop(self, grace: float, patience: float = 0.0) -> None:
+        """End all slots: those that still run a job after `patience` seconds get TERM, after `grace` more KILL."""
+        self.stop_claiming()
+        deadline = time.monotonic() + patience
+        for slot in self.slots:
+            connection.wait([slot.process.sentinel], timeout=max(0.0, deadline - time.monotonic()))
+        for slot in self.slots:
+            if slot.process.exitcode is None:
+                slot.kill_group(signal.SIGTERM)
+        for slot in self.slots:
+            slot.end(grace)
+        self.replace_dead()
+
+
+def how_it_ended(code: int | None) -> str:
+    """An exit code of multiprocessing in words."""
+    if code is None:
+        return "it did not end"
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:
+        return f"signal {-code}"

@@ -1,0 +1,297 @@
+"""`thread`: branches are threads of this process.
+
+The state goes by reference, so values need not be JSON; the job directory is the record, and what JSON cannot show is
+marked in it. A thread cannot be killed: a branch that exceeds its timeout is told through its `CancellationToken`, its
+slot goes to another branch, its result says that the thread may still run, and what it returns later is dropped.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import heapq
+import os
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from executors import attempt as attempts
+from executors.base import FanOutContext
+from executors.board import Board
+from executors.cancel import CancellationToken
+from executors.policy import ParallelConfig
+from executors.result import ParallelFlowResult
+from executors.slot import raising
+from spool import job as jobs
+from spool.attempts import Ended, Outcome, Verdict, may_retry
+from spool.claim import host_name, try_claim
+from spool.errors import SpoolError
+from spool.worker import Observer, this_worker
+
+
+def default_workers() -> int:
+    """As many threads as `concurrent.futures` would take."""
+    return min(32, (os.cpu_count() or 1) + 4)
+
+
+@dataclass(slots=True)
+class _Try:
+    """One attempt of one branch, on its way through the threads."""
+
+    index: int
+    attempt: int
+    spent: float
+    failures: int
+    token: CancellationToken = field(default_factory=CancellationToken)
+    began: float = 0.0
+    deadline: float | None = None
+    ran: attempts.Ran | None = None
+    abandoned: bool = False
+
+
+class ThreadExecutor:
+    """Runs branches in threads.
+
+    Args:
+        max_workers: threads at once; None takes the configuration's, or `min(32, cpus + 4)`.
+        context: where the record is kept; None keeps none.
+    """
+
+    strategy = "thread"
+
+    def __init__(self, max_workers: int | None = None, context: FanOutContext | None = None) -> None:
+        self.max_workers = max_workers
+        self.context = context or FanOutContext()
+
+    def execute(
+        self, flows: Sequence[Any], states: Sequence[Any], config: ParallelConfig
+    ) -> list[ParallelFlowResult]:
+        """Run each flow with its state; see `ParallelExecutor`."""
+        board = Board(flows, states, config, self.context, carry=False)
+        board.prepare()
+        workers = min(self.max_workers or config.max_workers or default_workers(), max(board.total, 1))
+        return _Execution(board, workers).run()
+
+
+def _claimant(context: FanOutContext) -> str:
+    assert context.spool is not None
+    return this_worker(context.spool, lease=context.lease, version=context.version).text
+
+
+class _Execution:
+    """One call of `execute`: this thread decides, the slots run."""
+
+    def __init__(self, board: Board, workers: int) -> None:
+        self.board, self.workers = board, workers
+        self.recorded = board.context.fanout is not None
+        self.claimant = _claimant(board.context) if self.recorded else ""
+        self.ready: list[tuple[float, int, int]] = []
+        self.waiting: dict[int, _Try] = {}
+        self.running: dict[int, _Try] = {}
+        self.inbox: queue.SimpleQueue[_Try | None] = queue.SimpleQueue()
+        self.outbox: queue.SimpleQueue[_Try] = queue.SimpleQueue()
+        self.context_vars = contextvars.copy_context()
+
+    def run(self) -> list[ParallelFlowResult]:
+        board = self.board
+        self._enqueue_all()
+        for _ in range(self.workers):
+            self._new_thread()
+        try:
+            while not board.complete:
+                self._step()
+        except BaseException:
+            for trial in self.running.values():
+                trial.token.cancel()
+            raise
+        finally:
+            for _ in range(self.workers):
+                self.inbox.put(None)
+        board.progress()
+        return [result for result in board.results if result is not None]
+
+    def _step(self) -> None:
+        self._begin_ready()
+        if self.board.complete:
+            return
+        try:
+            self._returned(self.outbox.get(timeout=self._patience()))
+            while True:
+                self._returned(self.outbox.get_nowait())
+        except queue.Empty:
+            pass
+        self._abandon_late()
+        self.board.progress()
+
+    def _new_thread(self) -> None:
+        threading.Thread(target=self._slot, name="tea-branch", daemon=True).start()
+
+    # -- the queue ----------------------------------------------------------------------------------------------
+
+    def _enqueue_all(self) -> None:
+        for i in range(self.board.total):
+            trial = _Try(i, 1, 0.0, 0)
+            if self.recorded and not self.board.create(i):
+                found = self._adopt(i)
+                if found is None:
+                    continue
+                trial = found
+            self._enqueue(trial, 0.0)
+
+    def _adopt(self, i: int) -> _Try | None:
+        """The next attempt of a job that an earlier coordinator of this run made; None when it has finished."""
+        board = self.board
+        if board.collect(i):
+            return None
+        job, record = board.job(i), board.record(i)
+        decision = jobs.judge(board.fanout, job, record, Observer(board.context.spool).is_alive)  # type: ignore[arg-type]
+        if decision.verdict is Verdict.FINISHED and board.collect(i):
+            return None
+        if decision.verdict is Verdict.RUNNING:
+            raise SpoolError(f"{job.path}: a living process runs this job; end it before resuming the run")
+        return _Try(i, decision.attempt, decision.spent, decision.failures)
+
+    def _enqueue(self, trial: _Try, delay: float) -> None:
+        self.waiting[trial.index] = trial
+        heapq.heappush(self.ready, (time.monotonic() + delay if delay else 0.0, trial.index, trial.attempt))
+
+    def _begin_ready(self) -> None:
+        """Hand attempts that are due to free slots; end those that may not begin."""
+        reason = self.board.should_stop
+        if reason is not None:
+            self._cancel_all(reason)
+            return
+        while self.ready and len(self.running) < self.workers and self.ready[0][0] <= time.monotonic():
+            _, index, _ = heapq.heappop(self.ready)
+            trial = self.waiting.pop(index)
+            if trial.failures == 0 and not self.board.admits(index):
+                self._circuit_open(index)
+                continue
+            self._begin(trial)
+
+    def _begin(self, trial: _Try) -> None:
+        policy = self.board.policy
+        limits = [policy.timeout_seconds, policy.timeout_total and max(policy.timeout_total - trial.spent, 0.001)]
+        seconds = min((limit for limit in limits if limit is not None), default=None)
+        trial.began = time.monotonic()
+        trial.deadline = None if seconds is None else trial.began + seconds
+        self.running[trial.index] = trial
+        self.board.started(trial.index)
+        self.inbox.put(trial)
+
+    def _circuit_open(self, index: int) -> None:
+        name = self.board.breaker(index).name  # type: ignore[union-attr]
+        self.board.end(
+            index,
+            self.claimant,
+            Outcome.FAILED,
+            "CircuitOpenError",
+            f"Circuit breaker '{name}' is open",
+            circuit_state="open",
+        )
+
+    def _cancel_all(self, reason: str) -> None:
+        """No further branch begins; those that run are told and given up (a thread cannot be killed)."""
+        for index in list(self.waiting):
+            self.board.end(index, self.claimant, Outcome.CANCELLED, "CancelledError", reason)
+        self.ready.clear()
+        self.waiting.clear()
+        for trial in list(self.running.values()):
+            self._give_up(trial, Outcome.CANCELLED, "CancelledError", f"{reason}; its thread may still run")
+
+    # -- a slot -------------------------------------------------------------------------------------------------
+
+    def _slot(self) -> None:
+        while (trial := self.inbox.get()) is not None:
+            try:
+                trial.ran = self._run(trial)
+            except OSError as error:  # the record could not be written: the branch fails with that reason
+                trial.ran = attempts.run(raising(error), self.board.states[trial.index])
+            if trial.abandoned:
+                return  # another thread has this one's place
+            self.outbox.put(trial)
+
+    def _run(self, trial: _Try) -> attempts.Ran:
+        board, i = self.board, trial.index
+        if self.recorded and not try_claim(board.job(i), trial.attempt, self.claimant):
+            raise FileExistsError(f"{board.job(i).claim(trial.attempt)}: another process claimed this attempt")
+        flow = board.flows[i]
+        context = self.context_vars.copy()
+        ran = context.run(attempts.run, lambda state: flow.run(state, trial.token), board.states[i])
+        if self.recorded and not trial.abandoned:
+            self._record(trial, ran)
+        return ran
+
+    def _record(self, trial: _Try, ran: attempts.Ran) -> bool:
+        """Publish what came of an attempt; False when it has a result already."""
+        board, i = self.board, trial.index
+        job, record = board.job(i), board.record(i)
+        result = attempts.report(job, record, trial.attempt, trial.spent, ran, strict=False)
+        return jobs.finish(board.fanout, job, record, trial.attempt, result, sync=board.context.sync)
+
+    # -- what came of it ----------------------------------------------------------------------------------------
+
+    def _returned(self, trial: _Try) -> None:
+        if self.running.get(trial.index) is not trial:
+            return  # given up: what it brings now is dropped
+        del self.running[trial.index]
+        ran = trial.ran
+        assert ran is not None
+        self._settle(trial, ran)
+
+    def _settle(self, trial: _Try, ran: attempts.Ran) -> None:
+        board, i = self.board, trial.index
+        raw = {**ran.result, "attempt": trial.attempt, "host": host_name(), "removed": ran.removed}
+        outcome = Outcome(raw["outcome"])
+        raw["circuit_state"] = board.count_for_breaker(i, outcome is Outcome.SUCCEEDED)
+        if outcome in (Outcome.FAILED, Outcome.TIMED_OUT):
+            spent = trial.spent + raw["seconds"]
+            ended = Ended(outcome, tuple(raw["error_types"]), spent)
+            delay = self._delay(trial.failures + 1, ended)
+            board.attempt_failed(i, trial.attempt, raw, ran.error, delay)
+            if delay is not None:
+                self._enqueue(_Try(i, trial.attempt + 1, spent + delay, trial.failures + 1), delay)
+                return
+        board.put(i, board.result_of(i, raw, ran.changes))
+
+    def _delay(self, failures: int, ended: Ended) -> float | None:
+        """Seconds until the next attempt after this failure, None when there is none."""
+        policy = self.board.policy
+        return policy.delay(failures) if may_retry(policy, ended, failures) else None
+
+    def _abandon_late(self) -> None:
+        now = time.monotonic()
+        for trial in list(self.running.values()):
+            if trial.deadline is not None and now >= trial.deadline:
+                limit = self.board.policy.timeout_seconds or self.board.policy.timeout_total
+                text = f"Flow timed out after {limit}s; its thread was told to stop and may still run"
+                self._give_up(trial, Outcome.TIMED_OUT, "TimeoutError", text)
+
+    def _give_up(self, trial: _Try, outcome: Outcome, kind: str, error: str) -> None:
+        """End an attempt whose thread runs on; a new thread takes its slot."""
+        trial.token.cancel()
+        result = {
+            "outcome": outcome.value,
+            "success": False,
+            "error": error,
+            "error_type": kind,
+            "error_types": [f"builtins.{kind}", "builtins.OSError", "builtins.Exception"],
+            "seconds": time.monotonic() - trial.began,
+        }
+        ran = attempts.Ran(result, {}, [])
+        if self.recorded and not self._record(trial, ran):
+            return  # it ended by itself just now; its thread is about to hand in the result
+        trial.abandoned = True
+        del self.running[trial.index]
+        self._new_thread()
+        self._settle(trial, ran)
+
+    def _patience(self) -> float:
+        """Seconds until something must be done without being asked."""
+        now = time.monotonic()
+        times = [trial.deadline for trial in self.running.values() if trial.deadline is not None]
+        if self.ready and len(self.running) < self.workers:
+            times.append(self.ready[0][0])
+        return min(max(min(times, default=now + 0.1) - now, 0.0), 0.1)
