@@ -1,43 +1,25 @@
-"""Code inside a workflow: Python in `run`, templates and expressions in values. Parsed, and its place in the file.
+"""Code inside a workflow: where it stands in the file, and whether it can be understood.
 
-A block of Python becomes one function whose lines and columns are those of the YAML file, so that a traceback
-shows `workflow.yaml:LINE` and the line itself. Nothing is run here.
+Python in `run`, templates and expressions in values are parsed when the workflow is read. Nothing is run here.
 """
 
 from __future__ import annotations
 
 import ast
-import builtins
-import linecache
-import zlib
-from dataclasses import dataclass
-from types import CodeType
 from typing import Any
 
 from tea import templates
 from tea.dialect.kinds import Kind, Report
 from tea.dialect.load import Source
 from tea.dialect.problems import KeyPath, Problem, path_text
-
-PARAMETERS = ("state", "parallel_results", "config", "cancel_token")
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a piece of code stands: the file, the line before its first line, and its indentation."""
-
-    file: str
-    line_offset: int
-    column_offset: int
+from tea.nodes.code import Place, expression_code, function_code, loose_place
 
 
 def place_of(source: Source, path: KeyPath, code: str) -> Place:
     """The place of the code at a key path; a made-up file that tracebacks can show, where there is no text."""
     located = source.find(path) if source.root else None
-    if located is None:
-        name = f"<{source.file or 'workflow'} {path_text(path)} {zlib.crc32(code.encode()):08x}>"
-        linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
-        return Place(name, 0, 0)
+    if located is None or not source.file:
+        return loose_place(code, f"{source.file or 'workflow'} {path_text(path)}")
     if located.style in ("|", ">"):
         return Place(source.file, located.line, _indentation(source.text, located.line, code))
     quote = 1 if located.style else 0
@@ -51,35 +33,6 @@ def _indentation(text: str, first: int, code: str) -> int:
         if line.strip() and first + number < len(lines):
             return max(lines[first + number].find(line), 0)
     return 0
-
-
-def function_code(code: str, place: Place, name: str) -> CodeType:
-    """The code of a module that defines one function, `node`, whose body is `code`. Raises SyntaxError."""
-    body = ast.parse(code, place.file).body or [ast.Pass(lineno=1, col_offset=0, end_lineno=1, end_col_offset=0)]
-    for statement in body:
-        _shift(statement, place)
-    defaults: list[ast.expr] = [ast.Constant(None) for _ in PARAMETERS[1:]]
-    arguments = ast.arguments([], [ast.arg(p) for p in PARAMETERS], None, [], [], None, defaults)
-    function = ast.FunctionDef("node", arguments, body, [], lineno=body[0].lineno, col_offset=0)
-    module = ast.fix_missing_locations(ast.Module([function], []))
-    return compile(module, place.file, "exec")
-
-
-def expression_code(code: str, place: Place) -> CodeType:
-    """The code of one expression. Raises SyntaxError."""
-    tree = ast.parse(code.strip(), place.file, mode="eval")
-    _shift(tree.body, place)
-    return compile(tree, place.file, "eval")
-
-
-def _shift(tree: ast.AST, place: Place) -> None:
-    for node in ast.walk(tree):
-        at: Any = node
-        if hasattr(at, "lineno"):
-            at.lineno += place.line_offset
-            at.col_offset += place.column_offset
-            at.end_lineno = (at.end_lineno or at.lineno) + place.line_offset
-            at.end_col_offset = (at.end_col_offset or 0) + place.column_offset
 
 
 # -- kinds that look into code ---------------------------------------------------------------------------------
@@ -100,7 +53,7 @@ def _look_at_code(value: str, path: KeyPath, report: Report, expression: bool) -
         if expression:
             expression_code(value, place)
         else:
-            function_code(value, place, "node")
+            function_code(value, place)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         report.problems.append(_python_problem(error, value, path, source, place))
 
@@ -172,5 +125,3 @@ CONDITION = Kind(
 
 RISKY_NAMES = frozenset({"globals", "locals", "vars", "eval", "exec", "compile", "__import__", "getattr"})
 """Names by which code may reach things that can't be seen by reading it."""
-
-BUILTIN_NAMES = frozenset(dir(builtins))

@@ -93,7 +93,9 @@ MAPPING = Kind("a mapping", lambda value: isinstance(value, Mapping))
 
 def whole(at_least: int, at_most: int | None = None) -> Kind:
     """A whole number in a range."""
-    says = f"a whole number, {at_least} or more" if at_most is None else f"a whole number from {at_least} to {at_most}"
+    says = (
+        f"a whole number, {at_least} or more" if at_most is None else f"a whole number from {at_least} to {at_most}"
+    )
 
     def fits(value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, int):

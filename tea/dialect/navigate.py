@@ -163,8 +163,9 @@ def edge_links(edge: Mapping[str, Any], path: KeyPath) -> list[Link]:
         return []
     strategy, config = (edge.get("parallel_strategy"), edge.get("parallel_config")) if parallel else (None, None)
     several = isinstance(target, list)
+    opened = guard if isinstance(guard, Guard) else None
     return [
-        Link(source, one, (*path, "to", n) if several else (*path, "to"), guard or None, fan_in, strategy, config)
+        Link(source, one, (*path, "to", n) if several else (*path, "to"), opened, fan_in, strategy, config)
         for n, one in enumerate(targets)
         if isinstance(one, str)
     ]

@@ -204,7 +204,9 @@ TABLES: dict[str, Table] = {
         "settings",
         {"parallel": Key(inside("parallel")), "spool": Key(inside("spool")), "folder": Key(k.TEXT)},
     ),
-    "parallel": Table("settings.parallel", {"strategy": Key(STRATEGY_NAME), **_POLICY, "remote": Key(inside("remote"))}),
+    "parallel": Table(
+        "settings.parallel", {"strategy": Key(STRATEGY_NAME), **_POLICY, "remote": Key(inside("remote"))}
+    ),
     "parallel_config": Table("parallel_config", _POLICY),
     "retry": Table(
         "retry",
@@ -266,9 +268,7 @@ TABLES: dict[str, Table] = {
             "max_workers": Key(k.optional(k.whole(1))),
         },
     ),
-    "import": Table(
-        "an import", {"path": Key(k.TEXT), "package": Key(k.TEXT), "namespace": _needed(k.TEXT)}
-    ),
+    "import": Table("an import", {"path": Key(k.TEXT), "package": Key(k.TEXT), "namespace": _needed(k.TEXT)}),
     "node": Table(
         "a node",
         {
@@ -327,7 +327,13 @@ TABLES: dict[str, Table] = {
     ),
     "step": Table(
         "a step",
-        {"name": Key(k.TEXT), **_RUNNERS, "type": Key(NOT_NESTED)},
+        {
+            "name": Key(k.TEXT),
+            **_RUNNERS,
+            "subgraph": Key(SUBGRAPH),
+            "input": Key(TEMPLATE_MAPPING),
+            "type": Key(NOT_NESTED),
+        },
     ),
     "expression": Table(
         "run",

@@ -89,7 +89,10 @@ def _plain_node(spec: dict[str, Any], path: KeyPath, report: Report) -> None:
     for key in DATA_FAN_OUT:
         if key in spec:
             report.error(
-                (*path, key), f"'{key}' needs a node that fans out", "add strategy.matrix or parallel_each", at_key=True
+                (*path, key),
+                f"'{key}' needs a node that fans out",
+                "add strategy.matrix or parallel_each",
+                at_key=True,
             )
     _flag_only(spec, path, report)
 
@@ -107,8 +110,8 @@ def _over_data(spec: dict[str, Any], path: KeyPath, report: Report) -> None:
     """`strategy.matrix`, `strategy.parallel_each` and `parallel_each`: one of them, something to run, a fan_in."""
     raw = spec.get("strategy")
     strategy = raw if isinstance(raw, dict) else {}
-    sources = [*(key for key in ("matrix", "parallel_each") if key in strategy), *(["each"] if "parallel_each" in spec else [])]
-    if len(sources) != 1 and (raw is None or isinstance(raw, dict)):
+    sources = ("matrix" in strategy) + ("parallel_each" in strategy) + ("parallel_each" in spec)
+    if sources != 1 and (raw is None or isinstance(raw, dict)):
         report.error((*path, "strategy"), "'strategy' has either 'matrix' or 'parallel_each'")
     if not isinstance(spec.get("fan_in"), str):
         report.error(path, "a node that fans out over data needs 'fan_in', the node that collects its results")
@@ -183,11 +186,12 @@ def _steps(steps: Any, path: KeyPath, report: Report) -> None:
 
 
 def _step(step: dict[str, Any], path: KeyPath, report: Report) -> None:
-    ways = ("run", "script", "command", "uses")
+    ways = ("run", "script", "command", "uses", "subgraph")
     if not any(key in step for key in ways) and "type" not in step:
         report.error(path, f"nothing to run: one of {', '.join(ways)} is missing")
     _one_runner(step, ways, path, report)
     _parameters(step, path, report)
+    _subgraph(step, path, report)
 
 
 def _subgraph(spec: Mapping[str, Any], path: KeyPath, report: Report) -> None:
@@ -228,7 +232,10 @@ def _parallel_edge(edge: dict[str, Any], path: KeyPath, report: Report) -> None:
     for key in ("when", "condition"):
         if key in edge:
             report.error(
-                (*path, key), f"a parallel edge can't have '{key}'", "decide in a node before the fan-out", at_key=True
+                (*path, key),
+                f"a parallel edge can't have '{key}'",
+                "decide in a node before the fan-out",
+                at_key=True,
             )
 
 
