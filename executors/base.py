@@ -22,29 +22,32 @@ from executors.cancel import CancellationToken
 from executors.policy import ParallelConfig
 from executors.result import ParallelFlowResult
 from spool.journal import Journal
-from spool.layout import FanOutFiles, SpoolFiles
+from spool.layout import FanOutFiles, JobFiles, SpoolFiles
 from spool.worker import LEASE
 
 ENTRY_POINTS = "tea.executors"
 
-Run = Callable[[Any, CancellationToken], Any]
+Run = Callable[[Any, CancellationToken, "JobFiles | None"], Any]
 
 
 @dataclass(slots=True)
 class Flow:
     """A branch: its name, the node it begins at, and how this process runs it.
 
-    run: called with the branch's state and its cancellation token; returns the final state (or None for the same).
+    run: called with the branch's state, its cancellation token and its job directory (None without a record);
+        returns the final state (or None for the same).
     workflow: key of its subset in the context's `workflows`; None when it has none.
+    config: what differs for this branch from the configuration of the fan-out.
     """
 
     branch: str
     run: Run
     entry: str = ""
     workflow: str | None = None
+    config: ParallelConfig | None = None
 
-    def __call__(self, state: Any, token: CancellationToken | None = None) -> Any:
-        return self.run(state, token or CancellationToken())
+    def __call__(self, state: Any) -> Any:
+        return self.run(state, CancellationToken(), None)
 
 
 @dataclass(slots=True)
@@ -58,7 +61,7 @@ class FanOutContext:
     runtime: what that factory needs and no file shows (functions of a graph built in Python), pickled.
     not_replayable: why the record alone can't run a branch; None when it can.
     token: cancels the whole fan-out. interrupt: set when the user wants to stop and go on later.
-    progress: called with the board now and then.
+    progress: called with the board now and then. on_result: called with each branch's index and result.
     sync: fsync results before they count.
     """
 
@@ -76,6 +79,7 @@ class FanOutContext:
     journal: Journal | None = None
     token: CancellationToken = field(default_factory=CancellationToken)
     progress: Callable[[Any], None] | None = None
+    on_result: Callable[[int, ParallelFlowResult], None] | None = None
     sync: bool = False
     lease: float = LEASE
     version: str = ""
@@ -119,7 +123,7 @@ _registered: dict[str, Factory] = {}
 
 
 def register_executor(strategy: str, factory: Factory) -> None:
-    """Make a strategy known; `factory(max_workers=None, context=None)` makes its executor. Replaces one of this name."""
+    """Make a strategy known, or replace it; `factory(max_workers=None, context=None)` makes its executor."""
     _registered[strategy] = factory
 
 
@@ -161,4 +165,4 @@ def as_flows(flows: Sequence[Any]) -> list[Flow]:
 
 def _wrapped(function: Callable[[Any], Any], index: int) -> Flow:
     name = getattr(function, "__name__", "")
-    return Flow(name if name.isidentifier() else f"flow_{index}", lambda state, _token: function(state))
+    return Flow(name if name.isidentifier() else f"flow_{index}", lambda state, _token, _job: function(state))

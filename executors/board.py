@@ -22,7 +22,7 @@ from executors.result import ParallelFlowResult
 from executors.state import BranchState, BranchStates, as_branch_states
 from executors.travel import Parcel, pack, unpack_pickle
 from spool import job as jobs
-from spool import tickets
+from spool import jsonio, tickets
 from spool.attempts import Outcome, Policy
 from spool.claim import try_claim
 from spool.errors import CorruptFileError, ForeignFileError
@@ -79,13 +79,14 @@ class Board:
         self.flows: list[Flow] = as_flows(flows)
         self.states: BranchStates = as_branch_states(states)
         self.config, self.context = config, context
-        self.policy = policy_of(config)
+        self._policy = policy_of(config)
         self.total = len(self.flows)
         self.results: list[ParallelFlowResult | None] = [None] * self.total
         self.counts = dict.fromkeys(Outcome, 0)
         self.created = 0
         self.retries = 0
         self.first_failure: ParallelFlowResult | None = None
+        self.stopper: ParallelFlowResult | None = None
         self.began = time.monotonic()
         self._carry = carry
         self._starts: dict[int, float] = {}
@@ -93,9 +94,23 @@ class Board:
         self._errors: dict[int, list[dict[str, Any]]] = {}
         self._stems: dict[str, str] = {}
         self._digits = len(job_name(0, self.total, "x")) - 2
-        self._base: Parcel | None = None
+        self._base_marked: tuple[str, ...] = ()
+        self._written_common: dict[str, Any] = {}
         self._others: dict[int, Parcel] = {}
         self._writer: JobWriter | None = None
+
+    def config_of(self, i: int) -> ParallelConfig:
+        """The configuration of branch i."""
+        return self.flows[i].config or self.config
+
+    def policy(self, i: int) -> Policy:
+        """What is allowed to the job of branch i."""
+        config = self.flows[i].config
+        return self._policy if config is None else policy_of(config)
+
+    @property
+    def grace(self) -> float:
+        return self.config.grace_seconds
 
     # -- before anything starts ---------------------------------------------------------------------------------
 
@@ -107,25 +122,23 @@ class Board:
         if self.context.fanout is None:
             return
         name = self.flows[0].branch if self.flows else ""
-        self._base = pack(self.states.base, branch=name, carry=self._carry)
+        base = pack(self.states.base, branch=name, carry=self._carry)
+        self._base_marked = base.marked
         for i in range(self.total):
             own = self.states.own(i)
-            parcel = pack(own, branch=self.flows[i].branch, index=i, carry=self._carry)
-            if parcel.marked or self._base.marked:
-                self._others[i] = self._with_base(i, own)
-        self._writer = JobWriter(self.context.fanout, self._base.shown, self.context.workflows, self._common())
-
-    def _with_base(self, i: int, own: Any) -> Parcel:
-        """Own part and base together, where a pickle or a mark is needed: one pickle a job, and its own."""
-        base = {key: self.states.base[key] for key in self.states.base if key in self._base.marked}  # type: ignore[union-attr]
-        both = pack({**base, **own}, branch=self.flows[i].branch, index=i, carry=self._carry)
-        return Parcel(pack(own, carry=False).shown, both.pickle, both.marked)
+            if not jsonio.is_json(own):
+                self._others[i] = pack(own, branch=self.flows[i].branch, index=i, carry=self._carry)
+        workflows = self.context.workflows
+        self._written_common = self._common()
+        self._writer = JobWriter(self.context.fanout, base.shown, workflows, self._written_common, base.pickle)
 
     def _common(self) -> dict[str, Any]:
-        common: dict[str, Any] = {"exit": self.context.exit, "policy": self.policy.to_json(), "format": FORMAT}
+        common: dict[str, Any] = {"exit": self.context.exit}
+        if not any(flow.config for flow in self.flows):
+            common["policy"] = self._policy.to_json()
         if self.context.version:
             common["tea"] = self.context.version
-        return common
+        return {**common, "format": FORMAT}
 
     # -- jobs ---------------------------------------------------------------------------------------------------
 
@@ -147,12 +160,12 @@ class Board:
         """Make the job of branch i; False when an earlier coordinator of this run made it."""
         flow = self.flows[i]
         other = self._others.get(i)
-        parcel = other or pack(self.states.own(i), carry=False)
+        parcel = other or Parcel(jsonio.dumps(self.states.own(i)))
         extra: dict[str, Any] = {}
-        if self.context.not_replayable:
-            extra["not_replayable"] = self.context.not_replayable
-        elif other is not None and other.pickle is None:
-            extra["not_replayable"] = f"JSON cannot hold {', '.join(other.marked)}"
+        if flow.config is not None or "policy" not in self._written_common:
+            extra["policy"] = self.policy(i).to_json()
+        if why := self._not_replayable(other):
+            extra["not_replayable"] = why
         spec = JobSpec(self.name(i), i, flow.branch, flow.entry, parcel.shown, flow.workflow, extra, parcel.pickle)
         assert self._writer is not None
         self.created += 1
@@ -160,6 +173,13 @@ class Board:
         if digest is not None:
             self._shas[i] = digest
         return digest is not None
+
+    def _not_replayable(self, other: Parcel | None) -> str | None:
+        """Why the record alone can't run a job; None when it can."""
+        if self.context.not_replayable or self._carry:
+            return self.context.not_replayable
+        marked = (*self._base_marked, *(other.marked if other else ()))
+        return f"JSON cannot hold {', '.join(marked)}" if marked else None
 
     def record(self, i: int) -> JobRecord:
         """What job.json of branch i says."""
@@ -227,7 +247,7 @@ class Board:
             state=self.final_state(i, changes, raw.get("removed") or ()) if "started" in raw else None,
             error=raw.get("error"),
             error_type=raw.get("error_type"),
-            traceback=raw.get("traceback") if self.config.include_traceback else None,
+            traceback=raw.get("traceback") if self.config_of(i).include_traceback else None,
             timeout=outcome is Outcome.TIMED_OUT,
             timing_ms=float(raw.get("seconds") or 0.0) * 1000,
             retry_count=max(0, len(errors) - (0 if ok else 1)),
@@ -249,7 +269,7 @@ class Board:
             errors = self._errors_on_disk(i, newest) if newest > 1 and self.context.fanout is not None else []
             if raw["outcome"] != Outcome.SUCCEEDED.value:
                 errors.append(_attempt_error(newest, raw))
-        retry = self.config.retry_policy
+        retry = self.config_of(i).retry_policy
         return errors[-retry.max_stored_errors :] if retry and retry.max_stored_errors else errors
 
     def _errors_on_disk(self, i: int, newest: int) -> list[dict[str, Any]]:
@@ -271,11 +291,18 @@ class Board:
         self.results[i] = result
         self.counts[Outcome(result.outcome or Outcome.FAILED)] += 1
         if not result.success:
-            self.first_failure = self.first_failure or result
+            self._note_failure(i, result)
             self.note("failed", job=self.name(i), outcome=result.outcome, error=result.error)
         if self.context.callbacks is not None:
             self._called_back(i, result)
+        if self.context.on_result is not None:
+            self.context.on_result(i, result)
         self._starts.pop(i, None)
+
+    def _note_failure(self, i: int, result: ParallelFlowResult) -> None:
+        self.first_failure = self.first_failure or result
+        if self.config_of(i).fail_fast:
+            self.stopper = self.stopper or result
 
     # -- ends that no worker gave --------------------------------------------------------------------------------
 
@@ -296,10 +323,11 @@ class Board:
 
     def breaker(self, i: int) -> CircuitBreaker | None:
         """The breaker in front of branch i; branches over data share their node's."""
-        if self.config.circuit_breaker is None:
+        config = self.config_of(i).circuit_breaker
+        if config is None:
             return None
         name = self.context.breaker_name or self.flows[i].entry or self.flows[i].branch
-        return self.context.breakers.get_or_create(name, self.config.circuit_breaker)
+        return self.context.breakers.get_or_create(name, config)
 
     def admits(self, i: int) -> bool:
         """Whether the circuit lets branch i through."""
@@ -336,7 +364,7 @@ class Board:
             fan_in_node=self.context.exit,
             state_snapshot=dict(state),
             start_time=self._starts.setdefault(i, time.time()),
-            config=self.config,
+            config=self.config_of(i),
             graph_name=self.context.graph_name,
         )
 
@@ -367,8 +395,9 @@ class Board:
     def _called_back(self, i: int, result: ParallelFlowResult) -> None:
         callbacks = self.context.callbacks
         assert callbacks is not None
-        if result.timeout and self.config.timeout_seconds is not None:
-            callbacks.fire_flow_timeout(self._flow_context(i), self.config.timeout_seconds)
+        limit = self.config_of(i).timeout_seconds
+        if result.timeout and limit is not None:
+            callbacks.fire_flow_timeout(self._flow_context(i), limit)
         callbacks.fire_flow_complete(self._flow_context(i), result)
 
     def note(self, event: str, **fields: Any) -> None:
@@ -385,8 +414,8 @@ class Board:
         """Why no further branch may begin; None while they may."""
         if self.context.token.is_cancelled():
             return "cancelled"
-        if self.config.fail_fast and self.first_failure is not None:
-            return f"cancelled: fail_fast, and branch '{self.first_failure.branch}' failed"
+        if self.stopper is not None:
+            return f"cancelled: fail_fast, and branch '{self.stopper.branch}' failed"
         return None
 
 

@@ -98,7 +98,10 @@ class _Execution:
         self.watcher = Watcher(board.fanout)
         self.next_job = 0
         self.in_flight = 0
-        self.window = workers if board.config.circuit_breaker else board.total
+        configs = [board.config, *(flow.config for flow in board.flows if flow.config is not None)]
+        self.timed = any(c.timeout_seconds is not None or c.timeout_total is not None for c in configs)
+        self.watches = context.callbacks is not None or any(c.retry_policy or c.circuit_breaker for c in configs)
+        self.window = workers if any(c.circuit_breaker for c in configs) else board.total
         self.next_tick = 0.0
         self.seen_retries: set[tuple[int, int]] = set()
 
@@ -124,9 +127,9 @@ class _Execution:
         try:
             while not board.complete:
                 self._step()
-            self.slots.stop(board.policy.grace_seconds, patience=1.0)
+            self.slots.stop(board.grace, patience=1.0)
         except BaseException:
-            self.slots.stop(board.policy.grace_seconds)
+            self.slots.stop(board.grace)
             raise
         finally:
             self.watcher.close()
@@ -191,9 +194,7 @@ class _Execution:
     def _attempt_ended(self, i: int, attempt: int) -> bool:
         """Whether the job has finished; an attempt that will be retried is told to those who listen."""
         board = self.board
-        if board.policy.max_retries == 0 and board.config.circuit_breaker is None and board.context.callbacks is None:
-            return True
-        if (i, attempt) in self.seen_retries:
+        if not self.watches or (i, attempt) in self.seen_retries:
             return True
         self.seen_retries.add((i, attempt))
         result = jobs.trusted_result(board.job(i), board.record(i), attempt)
@@ -203,7 +204,7 @@ class _Execution:
         board.count_for_breaker(i, ok)
         if not ok:
             final = os.path.lexists(board.job(i).accepted)
-            delay = None if final else board.policy.delay(attempt)
+            delay = None if final else board.policy(i).delay(attempt)
             board.attempt_failed(i, attempt, result, None, delay)
             return final
         return True
@@ -220,13 +221,22 @@ class _Execution:
     # -- now and then -------------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        board, policy = self.board, self.board.policy
+        board = self.board
         board.progress()
         self.slots.replace_dead()
-        self.slots.end_late(policy.timeout_seconds, policy.timeout_total, policy.grace_seconds)
+        if self.timed:
+            self.slots.end_late(self._limits, board.grace)
         reason = board.should_stop
         if reason is not None:
             self._cancel(reason)
+
+    def _limits(self, job: str) -> tuple[float | None, float | None]:
+        """The limits of a job, in seconds: for this attempt, for all."""
+        i = self.board.index(job)
+        if i is None:
+            return None, None
+        policy = self.board.policy(i)
+        return policy.timeout_seconds, policy.timeout_total
 
     def _cancel(self, reason: str) -> None:
         """End every branch that has no result: those that wait are claimed here, those that run are ended."""
@@ -250,6 +260,6 @@ class _Execution:
         job = board.job(i)
         decision = jobs.judge(board.fanout, job, board.record(i), observer.is_alive)
         if decision.verdict is Verdict.RUNNING:
-            self.slots.end_job(job.name, board.policy.grace_seconds, reason)
+            self.slots.end_job(job.name, board.grace, reason)
         # A claim on the next attempt fences off a worker that is not ours to end.
         board.end(i, self.claimant, Outcome.CANCELLED, "CancelledError", reason)

@@ -183,29 +183,33 @@ class Inputs:
     """Reads the inputs of jobs; the state they share is parsed once."""
 
     def __init__(self) -> None:
-        self._base: tuple[str, Mapping[str, Any]] = ("", {})
+        self._base: tuple[tuple[Any, Any], Mapping[str, Any]] = ((None, None), {})
 
     def state(self, job: JobFiles, record: JobRecord) -> BranchState:
         """The state a job begins with. Raises CorruptFileError when a file is not what the coordinator wrote."""
         own = jobs.read_input(job, record)
         digest = record.data.get("pickle_sha256")
         if digest is not None:
-            data = read_bytes(job.pickle)
-            if jobs.sha256(data) != digest:
-                raise CorruptFileError(job.pickle, "it is not what the coordinator wrote (sha256 differs)")
-            own.update(unpack_pickle(data))
+            own.update(unpack_pickle(_checked(job.pickle, digest)))
         return BranchState(self._shared(job, record), own)
 
     def _shared(self, job: JobFiles, record: JobRecord) -> Mapping[str, Any]:
-        digest = record.data.get("base_sha256")
-        if digest is None:
+        key = (record.data.get("base_sha256"), record.data.get("base_pickle_sha256"))
+        if key == (None, None):
             return {}
-        if self._base[0] != digest:
-            data = read_bytes(job.base)
-            if jobs.sha256(data) != digest:
-                raise CorruptFileError(job.base, "it is not what the coordinator wrote (sha256 differs)")
-            self._base = (digest, jsonio.loads(data))
+        if self._base[0] != key:
+            base = jsonio.loads(_checked(job.base, key[0])) if key[0] else {}
+            if key[1]:
+                base.update(unpack_pickle(_checked(job.base_pickle, key[1])))
+            self._base = (key, base)
         return self._base[1]
+
+
+def _checked(path: str, digest: str) -> bytes:
+    data = read_bytes(path)
+    if jobs.sha256(data) != digest:
+        raise CorruptFileError(path, "it is not what the coordinator wrote (sha256 differs)")
+    return data
 
 
 class SlotLoop:
@@ -291,7 +295,7 @@ class SlotLoop:
         self._hint(f"-{job.name} {attempt}\n")
 
     def _publish(self, claim: Claim, ran: attempts.Ran) -> None:
-        """Publish the result; on a disk that refuses, when it takes it again. Told to stop meanwhile, the job is lost."""
+        """Publish the result; on a disk that refuses, when it takes it again. Stopped meanwhile, the job is lost."""
         job, attempt = claim.job, claim.attempt
         while True:
             try:

@@ -334,17 +334,19 @@ class Slots:
 
     # -- deadlines ----------------------------------------------------------------------------------------------
 
-    def end_late(self, timeout: float | None, total: float | None, grace: float) -> None:
-        """End slots whose job has exceeded its time, and publish that it has."""
-        if timeout is None and total is None:
-            return
+    def end_late(self, limits: Callable[[str], tuple[float | None, float | None]], grace: float) -> None:
+        """End slots whose job has exceeded its time, and publish that it has.
+
+        limits: gives the seconds that a job may take, in one attempt and in all, None for no limit.
+        """
         for slot in list(self.slots):
             doing = slot.look()
             if doing is None:
                 continue
+            timeout, total = limits(doing.job)
             left = None if total is None else max(total - doing.spent, 0.0)
-            limit = min(seconds for seconds in (timeout, left) if seconds is not None)
-            if time.monotonic() - slot.since > limit:
+            limit = min((seconds for seconds in (timeout, left) if seconds is not None), default=None)
+            if limit is not None and time.monotonic() - slot.since > limit:
                 text = f"Flow timed out after {timeout if limit == timeout else total}s"
                 self._end_slot(slot, doing, grace, Outcome.TIMED_OUT, "TimeoutError", text)
 

@@ -37,7 +37,7 @@ class BranchState(dict[str, Any]):
     __slots__ = ("_copies", "_shared", "base", "own")
 
     def __init__(self, base: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-        super().__init__(base)
+        super().__init__(dict.items(base) if isinstance(base, dict) else base)  # past any __getitem__ of its own
         super().update(own)
         self.base, self.own = base, own
         self._shared = {key for key, value in super().items() if type(value) in _CONTAINERS}

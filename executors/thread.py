@@ -1,8 +1,8 @@
 """`thread`: branches are threads of this process.
 
-The state goes by reference, so values need not be JSON; the job directory is the record, and what JSON cannot show is
-marked in it. A thread cannot be killed: a branch that exceeds its timeout is told through its `CancellationToken`, its
-slot goes to another branch, its result says that the thread may still run, and what it returns later is dropped.
+The state goes by reference, so values need not be JSON; the job directory is the record, in which what JSON cannot
+show is marked. A thread cannot be killed: a branch that exceeds its timeout is told through its `CancellationToken`,
+its slot goes to another branch, its result says that the thread may still run, and what it returns later is dropped.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ class _Execution:
             self._begin(trial)
 
     def _begin(self, trial: _Try) -> None:
-        policy = self.board.policy
+        policy = self.board.policy(trial.index)
         limits = [policy.timeout_seconds, policy.timeout_total and max(policy.timeout_total - trial.spent, 0.001)]
         seconds = min((limit for limit in limits if limit is not None), default=None)
         trial.began = time.monotonic()
@@ -218,8 +218,9 @@ class _Execution:
         if self.recorded and not try_claim(board.job(i), trial.attempt, self.claimant):
             raise FileExistsError(f"{board.job(i).claim(trial.attempt)}: another process claimed this attempt")
         flow = board.flows[i]
+        job = board.job(i) if self.recorded else None
         context = self.context_vars.copy()
-        ran = context.run(attempts.run, lambda state: flow.run(state, trial.token), board.states[i])
+        ran = context.run(attempts.run, lambda state: flow.run(state, trial.token, job), board.states[i])
         if self.recorded and not trial.abandoned:
             self._record(trial, ran)
         return ran
@@ -249,23 +250,24 @@ class _Execution:
         if outcome in (Outcome.FAILED, Outcome.TIMED_OUT):
             spent = trial.spent + raw["seconds"]
             ended = Ended(outcome, tuple(raw["error_types"]), spent)
-            delay = self._delay(trial.failures + 1, ended)
+            delay = self._delay(i, trial.failures + 1, ended)
             board.attempt_failed(i, trial.attempt, raw, ran.error, delay)
             if delay is not None:
                 self._enqueue(_Try(i, trial.attempt + 1, spent + delay, trial.failures + 1), delay)
                 return
         board.put(i, board.result_of(i, raw, ran.changes))
 
-    def _delay(self, failures: int, ended: Ended) -> float | None:
+    def _delay(self, i: int, failures: int, ended: Ended) -> float | None:
         """Seconds until the next attempt after this failure, None when there is none."""
-        policy = self.board.policy
+        policy = self.board.policy(i)
         return policy.delay(failures) if may_retry(policy, ended, failures) else None
 
     def _abandon_late(self) -> None:
         now = time.monotonic()
         for trial in list(self.running.values()):
             if trial.deadline is not None and now >= trial.deadline:
-                limit = self.board.policy.timeout_seconds or self.board.policy.timeout_total
+                policy = self.board.policy(trial.index)
+                limit = policy.timeout_seconds or policy.timeout_total
                 text = f"Flow timed out after {limit}s; its thread was told to stop and may still run"
                 self._give_up(trial, Outcome.TIMED_OUT, "TimeoutError", text)
 

@@ -51,24 +51,32 @@ class JobWriter:
 
     Args:
         fanout: where.
-        base: the state that all branches share, as a JSON object.
+        base: the state that all branches share, as a JSON object; `state.json` of the fan-out, linked into jobs.
         workflows: the subset for each key, YAML text.
         common: what stands in every job.json: format, exit, policy, versions.
+        base_pickle: what JSON could not carry of the shared state.
     """
 
-    def __init__(self, fanout: FanOutFiles, base: bytes, workflows: dict[str, bytes], common: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        fanout: FanOutFiles,
+        base: bytes,
+        workflows: dict[str, bytes],
+        common: dict[str, Any],
+        base_pickle: bytes | None = None,
+    ) -> None:
         self._fanout = fanout
         self._common = jsonio.dumps(common)[1:]
         self._tickets = Linker(fanout.blank, b"")
         self._workflows = {key: Linker(fanout.workflow(key), text) for key, text in workflows.items()}
         inline = len(base) <= INLINE_BASE
         self._inline = base if inline and base != b"{}" else None
-        self._base = None if inline else Linker(fanout.base, base)
-        self._base_sha = "" if inline else sha256(base)
-
-    @property
-    def base_is_linked(self) -> bool:
-        return self._base is not None
+        state = Linker(fanout.state, base)
+        self._base = None if inline else state
+        self._base_pickle = Linker(fanout.state_pickle, base_pickle) if base_pickle is not None else None
+        self._base_shas = {} if inline else {"base_sha256": sha256(base)}
+        if base_pickle is not None:
+            self._base_shas["base_pickle_sha256"] = sha256(base_pickle)
 
     def create(self, spec: JobSpec) -> str | None:
         """Make a job and its ticket.
@@ -94,6 +102,8 @@ class JobWriter:
         write_exclusive(job.input, data)
         if self._base is not None:
             self._base.link(job.base)
+        if self._base_pickle is not None:
+            self._base_pickle.link(job.base_pickle)
         if spec.pickle is not None:
             write_exclusive(job.pickle, spec.pickle)
         if spec.workflow is not None:
@@ -116,8 +126,9 @@ class JobWriter:
             "entry": spec.entry,
             "input_sha256": digest,
         }
-        if self._base_sha:
-            record["base_sha256"] = self._base_sha
+        record.update(self._base_shas)
+        if spec.workflow is not None:
+            record["workflow"] = spec.workflow
         if spec.pickle is not None:
             record["pickle_sha256"] = sha256(spec.pickle)
         record.update(spec.extra)

@@ -62,6 +62,10 @@ class JobFiles:
         return f"{self.path}/base.json"
 
     @property
+    def base_pickle(self) -> str:
+        return f"{self.path}/base.pickle"
+
+    @property
     def pickle(self) -> str:
         return f"{self.path}/input.pickle"
 
@@ -122,10 +126,6 @@ class FanOutFiles:
     @property
     def shared(self) -> str:
         return f"{self.path}/shared"
-
-    @property
-    def base(self) -> str:
-        return f"{self.path}/shared/base.json"
 
     @property
     def runtime(self) -> str:
