@@ -86,9 +86,12 @@ def compile_expression(text: str) -> Compiled:
 
     Raises TemplateSyntax.
     """
-    if is_template(text):
-        return compile_template(text)
-    return _expression(text.strip(), text)
+    if not is_template(text):
+        return _expression(text.strip(), text)
+    expression = _whole_expression(text)
+    if expression is None:  # it would render to text, and every text but the empty one is true
+        raise TemplateSyntax("there is text around the expression; write the expression alone, without {{ }}", 1)
+    return _expression(expression, text)
 
 
 def names_in(text: str, expression: bool = False) -> Any:

@@ -6,24 +6,32 @@ exist; a misspelled target would otherwise show up as a dozen follow-up errors.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from tea.dialect.kinds import Report
 from tea.dialect.navigate import Branch, Plan, data_fan_in, edge_guard, edge_links, goto_links, is_parallel, plan
-from tea.dialect.problems import KeyPath, did_you_mean
+from tea.dialect.problems import KeyPath, Problem, did_you_mean
 from tea.graph import END, START
 
 
 def check_flow(raw: Mapping[str, Any], path: KeyPath, report: Report) -> None:
     """Check where a workflow goes; `path` is where the workflow stands in the file."""
     checker = _Flow(raw, path, report)
-    before = len(report.problems)
     checker.names()
     checker.edge_rules()
-    if all(problem.level == "warning" for problem in report.problems[before:]) and checker.plan.nodes:
+    if checker.plan.nodes and not any(_misleads(problem) for problem in report.problems):
         checker.branches()
         checker.reachability()
+
+
+_NAVIGATION = re.compile(r"(^|\.)(edges\b.*|nodes(\[\d+\](\.(name|type|goto|fan_in|strategy|parallel_each)\b.*)?)?)$")
+
+
+def _misleads(problem: Problem) -> bool:
+    """Whether a mistake is one of navigation, which makes every answer about reachability doubtful."""
+    return problem.level == "error" and _NAVIGATION.search(problem.where) is not None
 
 
 class _Flow:

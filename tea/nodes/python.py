@@ -19,7 +19,7 @@ def python_function(code: str, path: KeyPath, name: str, context: Context) -> Ca
     names = _globals(context)
     exec(function_code(code, context.place(path, code)), names)
     body = names.pop("node")
-    body.__name__ = body.__qualname__ = name
+    body.__code__ = body.__code__.replace(co_name=name, co_qualname=name)  # what a traceback shows
 
     def run(state: Any, parallel_results: Any = None, config: Any = None, cancel_token: Any = None) -> Updates:
         result = body(state, parallel_results, config, cancel_token)

@@ -1,0 +1,168 @@
+"""Programs: how they are started, what is kept of their output, and that they can always be stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from executors.cancel import CancellationToken
+from tea.dialect import build, load_dict
+from tea.graph import Graph
+from tea.nodes import CommandFailed
+from tea.nodes import command as commands
+from tea.nodes.command import CommandCancelled, run_program
+
+
+def run(command: Any, state: dict[str, Any], output: str | None = "out", **offered: Any) -> Any:
+    spec = {"name": "n", "command": command, **({"output": output} if output else {})}
+    function: Any = build(load_dict({"nodes": [spec]}), Graph).nodes["n"].run
+    return function(state=state, **offered)
+
+
+def gone(pid: int) -> bool:
+    """Whether a process is dead; one that is dead but not yet waited for counts as dead."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def wait_until(condition: Any, seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def test_a_word_is_never_split_and_no_shell_reads_it() -> None:
+    hostile = "a b; echo $HOME '\" * `id`\n-n"
+    result = run(["printf", "%s|", "{{ state.x }}", "{{ state.n }}", 2.5], {"x": hostile, "n": 3})
+    assert result == {"out": {"exit_code": 0, "stdout": f"{hostile}|3|2.5|", "stderr": ""}}
+
+
+def test_a_string_runs_in_a_shell() -> None:
+    assert run("echo {{ state.x }} | tr a-z A-Z; echo err >&2", {"x": "hi"})["out"] == {
+        "exit_code": 0,
+        "stdout": "HI\n",
+        "stderr": "err\n",
+    }
+
+
+@pytest.mark.parametrize("value", [None, ["a", "b"], {"a": 1}])
+def test_a_word_that_is_no_word(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"node 'n': '\{\{ state\.x \}\}' gives \w+, but a word of a command is text"):
+        run(["echo", "{{ state.x }}"], {"x": value})
+
+
+def test_null_character() -> None:
+    with pytest.raises(ValueError, match="null character"):
+        run(["echo", "{{ state.x }}"], {"x": "a\0b"})
+
+
+def test_failure_shows_command_code_and_last_lines() -> None:
+    with pytest.raises(CommandFailed) as caught:
+        run("seq 10 >&2; echo out; exit 3", {})
+    error = caught.value
+    assert str(error) == "command `seq 10 >&2; echo out; exit 3` ended with exit code 3: 6\n7\n8\n9\n10"
+    assert (error.exit_code, error.stdout) == (3, "out\n")
+
+
+def test_failure_can_be_pickled() -> None:
+    import pickle
+
+    with pytest.raises(CommandFailed) as caught:
+        run(["false"], {})
+    assert str(pickle.loads(pickle.dumps(caught.value))) == "command `false` ended with exit code 1"
+
+
+def test_killed_program_and_missing_program() -> None:
+    with pytest.raises(CommandFailed, match="was killed by SIGSEGV"):
+        run("kill -SEGV $$", {})
+    with pytest.raises(CommandFailed, match="ended with exit code 127") as caught:
+        run(["no-such-program-here"], {})
+    assert caught.value.exit_code == 127
+    with pytest.raises(CommandFailed, match="exit code 126"):
+        run(["/"], {})
+
+
+def test_without_output_what_it_prints_is_passed_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("echo out; echo err >&2", {}, output=None) == {}
+    assert capsys.readouterr() == ("out\n", "err\n")
+
+
+def test_both_outputs_are_drained_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "MAX_OUTPUT", 100_000)
+    result = run_program("head -c 3000000 /dev/zero | tr '\\0' x; head -c 3000000 /dev/zero | tr '\\0' y >&2")
+    assert result["stdout"].startswith("x" * 100_000 + "\n[tea: 2900000 bytes are left out here")
+    assert len(result["stderr"]) < 101_000
+
+
+def test_output_that_is_not_utf8_shows_where() -> None:
+    assert run(["printf", "a\\377b"], {})["out"]["stdout"] == "a\ufffdb"
+
+
+def test_no_input() -> None:
+    assert run(["cat"], {})["out"]["stdout"] == ""
+
+
+def test_cancelling_kills_the_whole_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(commands, "GRACE", 0.3)
+    token = CancellationToken()
+    pids = tmp_path / "pids"
+    script = f"trap '' TERM; sleep 300 & echo $! > {pids}.tmp; echo $$ >> {pids}.tmp; mv {pids}.tmp {pids}; wait; sleep 300"
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            run(script, {}, cancel_token=token)
+        except CommandFailed as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    wait_until(pids.exists)
+    token.cancel()
+    thread.join(10)
+    assert isinstance(errors[0], CommandCancelled)
+    assert "was stopped: its branch was cancelled" in str(errors[0])
+    for pid in pids.read_text().split():
+        wait_until(lambda pid=pid: gone(int(pid)))
+
+
+def test_interrupt_kills_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    def interrupted(self: Any, cancel_token: Any) -> bool:
+        started.append(self.process.pid)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands._Outputs, "follow", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_program(["sleep", "300"])
+    assert gone(started[0])
+    assert started[0] not in commands.RUNNING
+
+
+def test_program_in_the_background_does_not_hold_the_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(commands, "LINGER", 0.2)
+    pid = tmp_path / "pid"
+    began = time.monotonic()
+    assert run_program(f"sleep 300 & echo $! > {pid}; echo done")["stdout"] == "done\n"
+    assert time.monotonic() - began < 5
+    os.kill(int(pid.read_text()), signal.SIGKILL)
+
+
+def test_programs_inherit_the_descriptors_they_should(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as file:
+        assert run_program(f"[ -e /proc/self/fd/{file.fileno()} ] && echo yes || echo no")["stdout"] == "no\n"
+        commands.INHERIT_FDS.add(file.fileno())
+        try:
+            assert run_program(f"[ -e /proc/self/fd/{file.fileno()} ] && echo yes || echo no")["stdout"] == "yes\n"
+        finally:
+            commands.INHERIT_FDS.discard(file.fileno())
