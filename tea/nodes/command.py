@@ -38,7 +38,11 @@ INHERIT_FDS: set[int] = set()
 """Descriptors that programs inherit: a worker adds its lock, which so outlives it as long as a program runs."""
 
 RUNNING: set[int] = set()
-"""Process groups of programs that run now, for whoever must stop them all."""
+"""Programs that run now, each the leader of its process group (with OWN_GROUP), for whoever must stop them all."""
+
+OWN_GROUP = True
+"""Whether each program gets a process group of its own. A worker that is killed as a group sets it to False: its
+programs then die with it, and cancelling stops the program alone."""
 
 _POLL = 0.1
 """Seconds between two looks at the cancellation token."""
@@ -125,7 +129,7 @@ def run_program(command: str | list[str], cancel_token: Any = None) -> dict[str,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            process_group=0,
+            process_group=0 if OWN_GROUP else None,
             pass_fds=tuple(INHERIT_FDS),
         )
     except OSError as error:
@@ -148,13 +152,19 @@ def run_program(command: str | list[str], cancel_token: Any = None) -> dict[str,
 
 def _stop(process: subprocess.Popen[bytes], grace: float) -> None:
     """TERM to the program's group, KILL after the grace. The group may outlive the program: it gets both."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGTERM)
+    _signal(process, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         process.wait(grace)
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+    _signal(process, signal.SIGKILL)
     process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    if not OWN_GROUP:
+        process.send_signal(number)  # does nothing once the program has ended
+        return
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
 
 
 class _Kept:

@@ -166,3 +166,18 @@ def test_programs_inherit_the_descriptors_they_should(tmp_path: Path) -> None:
             assert run_program(f"[ -e /proc/self/fd/{file.fileno()} ] && echo yes || echo no")["stdout"] == "yes\n"
         finally:
             commands.INHERIT_FDS.discard(file.fileno())
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_group_of_a_program(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "OWN_GROUP", own)
+    group = int(run_program("cut -d' ' -f5 /proc/self/stat")["stdout"])
+    assert (group == os.getpgrp()) is not own
+
+
+def test_cancelling_a_program_that_shares_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "OWN_GROUP", False)
+    token = CancellationToken()
+    threading.Timer(0.2, token.cancel).start()
+    with pytest.raises(CommandCancelled):
+        run_program(["sleep", "300"], token)
