@@ -44,19 +44,20 @@ def write_exclusive(path: str, data: bytes, *, sync: bool = False, mode: int = 0
     """Create a file that nobody reads yet. Raises FileExistsError, or OSError after removing what was written."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
-        view = data
-        while True:
-            done = os.write(fd, view)
-            if done == len(view):
-                break
-            view = view[done:]
-        if sync:
-            os.fsync(fd)
+        try:
+            view = data
+            while True:
+                done = os.write(fd, view)
+                if done == len(view):
+                    break
+                view = view[done:]
+            if sync:
+                os.fsync(fd)
+        finally:
+            os.close(fd)  # network file systems tell here that the disk or the quota is full
     except BaseException:
-        os.close(fd)
-        os.unlink(path)
+        _discard(path)
         raise
-    os.close(fd)
 
 
 def sync_folder(path: str) -> None:
@@ -77,44 +78,39 @@ def publish(path: str, data: bytes, *, sync: bool = False) -> None:
     temporary = f"{folder}/.tmp-{unique()}"
     write_exclusive(temporary, data, sync=sync)
     try:
-        link_exclusive(temporary, path)
+        _link_exclusive(temporary, path)
     finally:
-        _unlink_quietly(temporary)
+        _discard(temporary)
     if sync:
         sync_folder(folder)
 
 
-def link_exclusive(source: str, path: str) -> None:
-    """Give `source` a second name that must be free; where links are refused, a copy.
-
-    Raises FileExistsError when the name is taken.
-    """
+def _link_exclusive(temporary: str, path: str) -> None:
+    """Give a temporary file its name, which must be free. Raises FileExistsError when the name is taken."""
     try:
-        os.link(source, path)
+        os.link(temporary, path)
     except FileExistsError:
-        if not _same_file(source, path):  # a retransmitted request over NFS meets its own success
+        if not _same_file(temporary, path):  # a retransmitted request over NFS meets its own success
             raise
     except OSError as error:
+        if _same_file(temporary, path):
+            return
         if error.errno not in _REFUSED:
             raise
-        if not _same_file(source, path):
-            _copy_exclusive(source, path)
+        _rename_exclusive(temporary, path)
 
 
-def _copy_exclusive(source: str, path: str) -> None:
-    """Publish a copy without a link: who creates the reservation may rename onto the name."""
+def _rename_exclusive(temporary: str, path: str) -> None:
+    """Publish without a link: who creates the reservation may rename onto the name. The reservation stays."""
     folder, name = os.path.split(path)
     reservation = f"{folder}/.reserved-{name}"
     write_exclusive(reservation, b"")
     if os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
-    temporary = f"{folder}/.tmp-{unique()}"
     try:
-        write_exclusive(temporary, read_bytes(source))
         os.rename(temporary, path)
     except BaseException:
-        _unlink_quietly(temporary)
-        _unlink_quietly(reservation)
+        _discard(reservation)
         raise
 
 
@@ -125,7 +121,7 @@ def replace(path: str, data: bytes, *, sync: bool = False) -> None:
     try:
         os.rename(temporary, path)
     except BaseException:
-        _unlink_quietly(temporary)
+        _discard(temporary)
         raise
 
 
@@ -159,8 +155,11 @@ class Linker:
         return None
 
     def _refused(self, error: OSError) -> None:
-        """EMLINK: this source has all the links it may have, take a new one. Anything else: copy from now on."""
-        if error.errno != errno.EMLINK:
+        """EMLINK: this source has all the links it may have, take a new one. Anything else: copy from now on.
+
+        A source that was refused its first link tells that the next would be, too.
+        """
+        if error.errno != errno.EMLINK or os.lstat(self._current).st_nlink == 1:
             self._copies = True
             return
         self._generation += 1
@@ -254,8 +253,9 @@ def _same_file(a: str, b: str) -> bool:
         return False
 
 
-def _unlink_quietly(path: str) -> None:
+def _discard(path: str) -> None:
+    """Remove a file of ours that nobody reads; on a disk that refuses even that, it stays and harms nobody."""
     try:
         os.unlink(path)
-    except FileNotFoundError:
+    except OSError:
         pass
