@@ -1,7 +1,7 @@
 """JSON in and out: orjson where it is installed, the standard library's in the zip application.
 
-Both give the same bytes for what `is_json` accepts, except white space. Integers beyond 64 bits, which orjson
-refuses, go through the standard library.
+Both write and read the same for what `is_json` accepts, and that is what they are for. Other values may be written
+as something else (NaN as null, a tuple as a list) or be refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _std_dumps(value: Any, indent: bool = False) -> bytes:
 
 
 def dumps(value: Any) -> bytes:
-    """Compact JSON. Raises TypeError or ValueError for what JSON cannot hold."""
+    """Compact JSON. Raises TypeError or ValueError for what cannot be written at all."""
     if orjson is not None:
         try:
             return orjson.dumps(value)
@@ -51,14 +51,11 @@ def pretty(value: Any) -> bytes:
 
 
 def loads(data: bytes) -> Any:
-    """Parse JSON. Raises ValueError; NaN and Infinity are refused, as JSON has none."""
+    """Parse JSON in UTF-8. Raises ValueError; NaN and Infinity are refused, as JSON has none."""
     if orjson is not None:
-        try:
-            return orjson.loads(data)
-        except ValueError:
-            pass  # big integers parse as floats in orjson, deep values do not parse: the other one decides
+        return orjson.loads(data)
     try:
-        return json.loads(data, parse_constant=_no_constant)
+        return json.loads(data.decode(), parse_constant=_no_constant)  # json would guess UTF-16 from bytes
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

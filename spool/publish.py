@@ -173,8 +173,8 @@ class Linker:
 def read_bytes(path: str, limit: int = MAX_JSON) -> bytes:
     """Read a file of ours.
 
-    Raises FileNotFoundError when it does not exist, ForeignFileError when it is not a regular file of this user or
-    larger than `limit` bytes.
+    Raises FileNotFoundError when it does not exist, ForeignFileError when it is not a regular file of this user, not
+    readable, or larger than `limit` bytes.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -183,6 +183,8 @@ def read_bytes(path: str, limit: int = MAX_JSON) -> bytes:
             raise ForeignFileError(path, "a symbolic link where a file belongs") from None
         if error.errno == errno.ENXIO:
             raise ForeignFileError(path, "a socket or device where a file belongs") from None
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise ForeignFileError(path, "you may not read it; `chmod u+r` it if it is yours") from None
         raise
     try:
         status = os.fstat(fd)
