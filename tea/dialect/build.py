@@ -57,6 +57,7 @@ class _Builder:
         self.graph_class = graph_class
         self.report = Report(workflow.source)
         self.settings = workflow.parallel
+        self.registered = dict(actions)
         actions.update(imported(workflow.raw, workflow.folder, engine, self.report))
         check_references(workflow.raw, actions, workflow.folder, self.report)
         runner = _SubWorkflows(graph_class, workflow.folder, actions, engine)
@@ -79,6 +80,7 @@ class _Builder:
         graph.interrupt_before = list(config.get("interrupt_before", []))
         graph.interrupt_after = list(config.get("interrupt_after", []))
         graph.checkpoint_dir = config.get("checkpoint_dir")
+        graph.__dict__["actions"] = self.registered  # workers need them; imported ones they import themselves
         self.fill(graph)
         if self.report.failed:
             raise WorkflowError(self.report.problems)
@@ -189,10 +191,15 @@ class _SubWorkflows:
         self.graph_class, self.folder, self.actions, self.engine = graph_class, folder, actions, engine
         self.built: dict[str, Graph] = {}
 
-    def __call__(self, reference: Any, state: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, reference: Any, state: dict[str, Any], offered: Mapping[str, Any]) -> dict[str, Any]:
+        """The final state; without `parallel_results`, which belong to the sub-workflow's own fan-ins.
+
+        With the walk's scope, fan-outs of the sub-workflow are recorded inside the job that runs it.
+        """
         graph: Any = self.graph(reference)
-        final: dict[str, Any] = graph.execute_scoped(state, START, END)
-        return final
+        around = {key: offered[key] for key in ("config", "scope") if offered.get(key) is not None}
+        final: dict[str, Any] = graph.execute_scoped(state, START, END, **around)
+        return {key: value for key, value in final.items() if key != "parallel_results"}
 
     def graph(self, reference: Any) -> Graph:
         """The graph of a path, relative to the workflow's folder, or of a mapping."""

@@ -79,7 +79,8 @@ def shown(value: Any) -> str:
 
 
 def _quote_hint(kind: Kind, value: Any) -> str:
-    return "put it in quotes" if kind.says.startswith("text") and isinstance(value, int | float) else ""
+    wants_text = kind.says.startswith(("text", "the name"))
+    return "put it in quotes" if wants_text and isinstance(value, int | float) else ""
 
 
 # -- simple kinds --------------------------------------------------------------------------------------------

@@ -25,13 +25,14 @@ class Context:
     """What the nodes of one workflow are made with.
 
     actions: registered actions by name. place: where the code at a key path stands in the file.
-    run_workflow: runs a sub-workflow (a path or a mapping) over a state and returns its final state.
+    run_workflow: runs a sub-workflow (a path or a mapping) over a state and returns its final state; gets what the
+        node was offered.
     """
 
     variables: Mapping[str, Any] = field(default_factory=dict)
     actions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     place: Callable[[KeyPath, str], Place] = _no_place
-    run_workflow: Callable[[Any, dict[str, Any]], dict[str, Any]] | None = None
+    run_workflow: Callable[[Any, dict[str, Any], Offered], dict[str, Any]] | None = None
 
 
 def updates_of(name: str, result: Any) -> Updates:

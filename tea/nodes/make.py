@@ -84,7 +84,8 @@ def _subgraph(spec: Mapping[str, Any], name: str, context: Context) -> Step:
             raise RuntimeError(f"node '{name}': sub-workflows can't be run here")
         state = offered["state"]
         given = dict(state) if inputs is None else templates.render(inputs, state, context.variables)
-        final = context.run_workflow(workflow, given)
+        reference = templates.render(workflow, state, context.variables) if isinstance(workflow, str) else workflow
+        final = context.run_workflow(reference, given, offered)
         return final if output is None else {output: final}
 
     return step
@@ -113,6 +114,7 @@ def _as_function(step: Step) -> NodeFunction:
         graph: Any = None,
         parallel_results: Any = None,
         cancel_token: Any = None,
+        scope: Any = None,
     ) -> Updates:
         return step(
             {
@@ -122,6 +124,7 @@ def _as_function(step: Step) -> NodeFunction:
                 "graph": graph,
                 "parallel_results": parallel_results,
                 "cancel_token": cancel_token,
+                "scope": scope,
             }
         )
 
