@@ -66,12 +66,23 @@ class Policy:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Policy:
-        """The inverse of `to_json`. Raises TypeError for a key this version does not know."""
+        """The inverse of `to_json`. Raises TypeError for a key that this version does not know, or a wrong value."""
+        for key, value in data.items():
+            if not _is_right(key, value):
+                raise TypeError(f"policy: {key} is {value!r}")
         retry_on = data.get("retry_on")
         return cls(**{**data, "retry_on": None if retry_on is None else tuple(retry_on)})
 
 
 _DEFAULTS = {field.name: field.default for field in fields(Policy)}
+
+
+def _is_right(key: str, value: Any) -> bool:
+    if key == "retry_on":
+        return value is None or (type(value) in (list, tuple) and all(type(name) is str for name in value))
+    if value is None:
+        return _DEFAULTS.get(key, 0) is None
+    return type(value) is int or (type(value) is float and type(_DEFAULTS.get(key)) is not int)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +118,7 @@ class Decision:
     """The verdict on a job.
 
     attempt: the attempt that is free, runs, or holds the final result.
-    delay: with WAITING, seconds from the failure until `attempt` is free.
+    delay: seconds from the newest failure until `attempt` is free, with WAITING and with FREE.
     failures, lost: how many attempts failed, and how many lost their worker.
     """
 
@@ -146,7 +157,7 @@ def decide(
     delay = policy.delay(failures)
     if waited < delay:
         return Decision(Verdict.WAITING, newest.number + 1, failures, lost, delay, spent)
-    return Decision(Verdict.FREE, newest.number + 1, failures, lost, spent=spent + delay)
+    return Decision(Verdict.FREE, newest.number + 1, failures, lost, delay, spent + delay)
 
 
 def may_retry(policy: Policy, ended: Ended, failures: int) -> bool:

@@ -58,8 +58,8 @@ def user_name() -> str:
         return str(os.geteuid())
 
 
-def try_claim(job: JobFiles, attempt: int, claimant: str) -> bool:
-    """Claim an attempt for `claimant`; False when somebody else has it.
+def try_claim(job: JobFiles, attempt: int, claimant: str, *, anew: bool = False) -> bool:
+    """Claim an attempt for `claimant`; False when somebody else has it, with `anew` also when `claimant` has it.
 
     Raises OSError when the claim could not be made and nobody has it: a full or read-only disk, a vanished job.
     """
@@ -72,7 +72,7 @@ def try_claim(job: JobFiles, attempt: int, claimant: str) -> bool:
         owner = claimed_by(job, attempt)
         if owner is None:
             raise
-        return owner == claimant
+        return owner == claimant and not anew
     return True
 
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from spool import jsonio, tickets
-from spool.attempts import TICKET_OF, Attempt, Decision, Ended, Outcome, Policy, decide, may_retry
+from spool.attempts import TICKET_OF, Attempt, Decision, Ended, Outcome, Policy, Verdict, decide, may_retry
 from spool.claim import claimed_by
 from spool.errors import CorruptFileError, ForeignFileError
-from spool.layout import CLAIM, RESULT, FanOutFiles, JobFiles
+from spool.layout import CLAIM, QUARANTINED, RESULT, FanOutFiles, JobFiles
 from spool.publish import Linker, publish, quarantine, read_bytes, read_json, sync_folder, write_exclusive
 
 INLINE_BASE = 1024
@@ -88,13 +88,22 @@ class JobWriter:
         try:
             os.mkdir(job.path, 0o700)
         except FileExistsError:
-            if is_complete(job):
+            if self._exists(job):
                 return None
             shutil.rmtree(job.path)  # a coordinator died while it made this one; no ticket, so nobody has seen it
             os.mkdir(job.path, 0o700)
         digest = self._fill(job, spec)
         self._tickets.link(self._fanout.ticket("todo", spec.name))
         return digest
+
+    def _exists(self, job: JobFiles) -> bool:
+        """Whether this directory is a job already: it has a ticket, or lacks nothing but that and is given one."""
+        if tickets.kind_of(self._fanout, job.name) is not None:
+            return True
+        if not is_complete(job):
+            return False
+        self._tickets.link(self._fanout.ticket("todo", job.name))
+        return True
 
     def _fill(self, job: JobFiles, spec: JobSpec) -> str:
         data = self._input(spec.own)
@@ -163,14 +172,27 @@ class JobRecord:
 
 
 def read_job(job: JobFiles) -> JobRecord:
-    """Read job.json. Raises FileNotFoundError, ForeignFileError, or CorruptFileError when it is another job's."""
-    data = read_json(job.job)
+    """Read job.json. Raises FileNotFoundError when there is no such job, ForeignFileError or CorruptFileError when
+    there is one, but its job.json is missing, another job's or otherwise not what a coordinator writes.
+    """
+    try:
+        data = read_json(job.job)
+    except FileNotFoundError:
+        if os.path.isdir(job.path):
+            raise CorruptFileError(job.job, "it is missing") from None
+        raise
     if data.get("id") != job.name:
         raise CorruptFileError(job.job, f"it speaks of job {data.get('id')!r}")
+    for member, kind in _MEMBERS:
+        if type(data.get(member)) is not kind:
+            raise CorruptFileError(job.job, f"{member} is {data.get(member)!r}")
     try:
         return JobRecord(data, Policy.from_json(data.get("policy") or {}), data["input_sha256"])
-    except (KeyError, TypeError) as error:
-        raise CorruptFileError(job.job, f"a member is missing or wrong ({error})") from None
+    except (TypeError, AttributeError) as error:
+        raise CorruptFileError(job.job, str(error)) from None
+
+
+_MEMBERS = (("index", int), ("branch", str), ("entry", str), ("input_sha256", str))
 
 
 def read_input(job: JobFiles, record: JobRecord) -> dict[str, Any]:
@@ -199,26 +221,32 @@ class Listing:
 def look(job: JobFiles, record: JobRecord) -> Listing:
     """List a job directory and read the results of its attempts.
 
-    Results that do not parse, or speak of another job, attempt or input, are quarantined and count as absent.
+    Results that do not parse, or speak of another job, attempt or input, are quarantined and count as absent; their
+    attempts are nobody's any more, so that they are lost even while the worker lives that wrote them.
     Raises FileNotFoundError when the job is gone.
     """
     claims: list[int] = []
     results: list[int] = []
+    spoiled: set[int] = set()
     accepted = False
     for name in os.listdir(job.path):
         if match := CLAIM.fullmatch(name):
             claims.append(int(match[1]))
         elif match := RESULT.fullmatch(name):
             results.append(int(match[1]))
+        elif match := QUARANTINED.fullmatch(name):
+            spoiled.add(int(match[1]))
         elif name == "result.json":
             accepted = True
-    attempts = [_attempt(job, record, number, number in results) for number in sorted(claims)]
+    attempts = [_attempt(job, record, number, number in results, number in spoiled) for number in sorted(claims)]
     return Listing(tuple(attempts), accepted, tuple(sorted(results)))
 
 
-def _attempt(job: JobFiles, record: JobRecord, number: int, has_result: bool) -> Attempt:
+def _attempt(job: JobFiles, record: JobRecord, number: int, has_result: bool, spoiled: bool) -> Attempt:
     result = trusted_result(job, record, number) if has_result else None
-    return Attempt(number, claimed_by(job, number) or "", ended(result) if result else None)
+    if result is not None:
+        return Attempt(number, claimed_by(job, number) or "", ended(result))
+    return Attempt(number, "" if has_result or spoiled else claimed_by(job, number) or "")
 
 
 def ended(result: dict[str, Any]) -> Ended:
@@ -249,8 +277,12 @@ def _check_result(path: str, result: dict[str, Any], job: str, attempt: int | No
         raise CorruptFileError(path, f"it speaks of attempt {result.get('attempt')!r}, not of {attempt}")
     if result.get("input_sha256") != input_sha256 and not _is_refusal(result):
         raise CorruptFileError(path, "it answers another input")
-    if result.get("outcome") not in _OUTCOMES or not isinstance(result.get("attempt"), int):
-        raise CorruptFileError(path, f"outcome {result.get('outcome')!r} is none of {sorted(_OUTCOMES)}")
+    outcome = result.get("outcome")
+    if type(outcome) is not str or outcome not in _OUTCOMES:
+        raise CorruptFileError(path, f"outcome {outcome!r} is none of {sorted(_OUTCOMES)}")
+    for member, kinds in _RESULT_MEMBERS:
+        if type(result.get(member)) not in kinds:
+            raise CorruptFileError(path, f"{member} is {result.get(member)!r}")
 
 
 def _is_refusal(result: dict[str, Any]) -> bool:
@@ -259,6 +291,8 @@ def _is_refusal(result: dict[str, Any]) -> bool:
 
 
 _OUTCOMES = frozenset(outcome.value for outcome in Outcome)
+_NUMBER = (int, float, type(None))
+_RESULT_MEMBERS = (("attempt", (int,)), ("error_types", (list, type(None))), ("spent", _NUMBER), ("seconds", _NUMBER))
 
 
 def read_accepted(job: JobFiles, input_sha256: str) -> dict[str, Any] | None:
@@ -273,7 +307,10 @@ def read_accepted(job: JobFiles, input_sha256: str) -> dict[str, Any] | None:
         return None
     except ForeignFileError:
         path = _linked_result(job)
-        result = read_json(path)
+        try:
+            result = read_json(path)
+        except FileNotFoundError:
+            raise CorruptFileError(job.accepted, f"it points to {path}, which is gone") from None
     _check_result(path, result, job.name, None, input_sha256)
     return result
 
@@ -318,7 +355,7 @@ def accept(job: JobFiles, attempt: int) -> bool:
     Two checks, because a frozen worker may wake up between any two calls: a newer claim fences this attempt off,
     and the exclusive link decides between two that pass.
     """
-    if os.path.lexists(job.claim(attempt + 1)):
+    if claimed_by(job, attempt + 1) is not None:
         return False
     try:
         os.link(job.result(attempt), job.accepted)
@@ -343,13 +380,20 @@ def _accept_by_symlink(job: JobFiles, attempt: int) -> bool:
 def accepted_attempt(job: JobFiles) -> int | None:
     """The attempt whose result was accepted; None when there is none or it cannot be read."""
     try:
-        return int(read_json(job.accepted)["attempt"])
-    except FileNotFoundError:
-        return None
+        attempt = read_json(job.accepted).get("attempt")
     except ForeignFileError:
-        return int(RESULT.fullmatch(os.path.basename(_linked_result(job)))[1])  # type: ignore[index]
-    except (CorruptFileError, KeyError, ValueError):
+        return _linked_attempt(job)
+    except (FileNotFoundError, CorruptFileError):
         return None
+    return attempt if type(attempt) is int else None
+
+
+def _linked_attempt(job: JobFiles) -> int | None:
+    try:
+        match = RESULT.fullmatch(os.path.basename(_linked_result(job)))
+    except ForeignFileError:
+        return None
+    return int(match[1]) if match else None
 
 
 def finish(
@@ -395,18 +439,35 @@ def judge(
     so a dead one is believed only when a second listing still shows no result.
     """
     listing = look(job, record)
+    if listing.accepted and (final := _final(fanout, job, record)) is not None:
+        return final
     decision = decide(listing.attempts, record.policy, is_alive, waited)
-    if decision.lost and listing.attempts and listing.attempts[-1].ended is None:
+    if decision.lost and listing.attempts[-1].ended is None:
         listing = look(job, record)
         decision = decide(listing.attempts, record.policy, is_alive, waited)
-    if decision.verdict.value == "finished":
+    if decision.verdict is Verdict.FINISHED:
         _mend(fanout, job, listing, decision.attempt)
     return decision
 
 
+def _final(fanout: FanOutFiles, job: JobFiles, record: JobRecord) -> Decision | None:
+    """The decision on a job with an accepted result, whatever was claimed after it; mends its ticket.
+
+    An accepted result that cannot be trusted is quarantined and counts as absent.
+    """
+    try:
+        result = read_accepted(job, record.input_sha256)
+    except (CorruptFileError, ForeignFileError):
+        quarantine(job.accepted)
+        return None
+    if result is None:
+        return None
+    end = ended(result)
+    tickets.settle(fanout, job.name, TICKET_OF[end.outcome])
+    return Decision(Verdict.FINISHED, result["attempt"], spent=end.spent)
+
+
 def _mend(fanout: FanOutFiles, job: JobFiles, listing: Listing, attempt: int) -> None:
-    if not listing.accepted:
-        accept(job, attempt)
-    for a in listing.attempts:
-        if a.number == (accepted_attempt(job) or attempt) and a.ended:
-            tickets.settle(fanout, job.name, TICKET_OF[a.ended.outcome])
+    end = next(a.ended for a in listing.attempts if a.number == attempt)
+    if end is not None and accept(job, attempt):
+        tickets.settle(fanout, job.name, TICKET_OF[end.outcome])

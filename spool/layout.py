@@ -15,6 +15,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 TICKETS = ("todo", "done", "failed", "cancelled")
 CLAIM = re.compile(r"claim\.([1-9][0-9]{0,8})")
 RESULT = re.compile(r"result\.([1-9][0-9]{0,8})\.json")
+QUARANTINED = re.compile(r"result\.([1-9][0-9]{0,8})\.json\.corrupt(\.[0-9]+)?")
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 

@@ -46,6 +46,11 @@ def settle(fanout: FanOutFiles, name: str, kind: str) -> bool:
     return mended
 
 
+def kind_of(fanout: FanOutFiles, name: str) -> str | None:
+    """The folder in which a job's ticket lies; None when it has none."""
+    return next((kind for kind in TICKETS if os.path.lexists(fanout.ticket(kind, name))), None)
+
+
 def names(fanout: FanOutFiles, kind: str) -> list[str]:
     """The jobs whose ticket lies in a folder, in no order. Names that are none of ours are passed over."""
     try:
