@@ -65,8 +65,8 @@ nodes:
   - {name: a}
   - {name: b}
   - {name: m, fan_in: true}
-  - {name: d, type: dynamic_parallel, items: [1], action: {run: x = 1}, max_concurrency: 2, fail_fast: false, chunk_size: 5,
-     parallel_strategy: thread, parallel_config: {timeout_total: 4}}
+  - {name: d, type: dynamic_parallel, items: [1], action: {run: x = 1}, max_concurrency: 2, fail_fast: false,
+     chunk_size: 5, parallel_strategy: thread, parallel_config: {timeout_total: 4}}
   - {name: g, run: x = 1, strategy: {matrix: {a: [1]}, max_parallel: 6, fail_fast: true}, fan_in: m2}
   - {name: m2, fan_in: true}
 edges:
@@ -115,7 +115,7 @@ def test_data_fan_outs_have_their_settings() -> None:
 
 def test_retry_on_a_class_that_is_not_there() -> None:
     text = "settings: {parallel: {retry: {retry_on: [no.such:Thing]}}}\nnodes: [{name: a}]"
-    with pytest.raises(WorkflowError, match="f:1:22: retry_on: no exception class 'no.such:Thing'"):
+    with pytest.raises(WorkflowError, match=r"f:1:22: retry_on: no exception class 'no\.such:Thing'"):
         graph_of(text)
 
 
@@ -124,7 +124,8 @@ def test_items_and_overlays() -> None:
         """
         variables: {v: [x, y]}
         nodes:
-          - {name: d, type: dynamic_parallel, items: "{{ state.n | map('upper') }}", item_var: w, index_var: i, action: {run: x = 1}}
+          - {name: d, type: dynamic_parallel, items: "{{ state.n | map('upper') }}", item_var: w, index_var: i,
+             action: {run: x = 1}}
           - {name: g, run: x = 1, strategy: {matrix: {os: [a, b], v: "{{ variables.v }}"}}, fan_in: m}
           - {name: m, fan_in: true}
           - {name: e, run: x = 1, strategy: {parallel_each: "{{ state.n }}"}, fan_in: m3}
@@ -147,7 +148,9 @@ def test_items_and_overlays() -> None:
 def test_matrix_from_a_template_must_give_lists() -> None:
     fan_out = (
         graph_of(
-            "nodes: [{name: g, run: x = 1, strategy: {matrix: {v: '{{ state.v }}'}}, fan_in: m}, {name: m, fan_in: true}]"
+            "nodes:\n"
+            "  - {name: g, run: x = 1, strategy: {matrix: {v: '{{ state.v }}'}}, fan_in: m}\n"
+            "  - {name: m, fan_in: true}"
         )
         .nodes["g"]
         .fan_out
@@ -244,7 +247,8 @@ def test_dynamic_parallel_in_order_and_in_chunks(chunk_size: int) -> None:
 def test_matrix_and_each_run() -> None:
     config = """
     nodes:
-      - {name: g, run: "return {'v': state['matrix']['a'] * state['matrix']['b']}", strategy: {matrix: {a: [1, 2], b: [3, 4]}}, fan_in: m}
+      - {name: g, run: "return {'v': state['matrix']['a'] * state['matrix']['b']}",
+         strategy: {matrix: {a: [1, 2], b: [3, 4]}}, fan_in: m}
       - {name: m, fan_in: true, run: "return {'grid': [r.get('v') for r in parallel_results]}"}
       - {name: e, command: [echo, "{{ item }}-{{ item_index }}"], output: o, parallel_each: [x, y], fan_in: m2}
       - {name: m2, fan_in: true, run: "return {'each': [r.get('o')['stdout'] for r in parallel_results]}"}
@@ -266,7 +270,8 @@ def test_sub_workflows(tmp_path: Path) -> None:
                 subgraph: sub.yaml
                 input: {v: "{{ item }}"}
                 output: res
-              - {name: one, subgraph: {nodes: [{name: i, run: "return {'z': state['w']}"}]}, input: {w: 5}, output: sub}
+              - {name: one, subgraph: {nodes: [{name: i, run: "return {'z': state['w']}"}]}, input: {w: 5},
+                 output: sub}
               - {name: two, subgraph: "./{{ state.which }}.yaml", input: {v: 4}}
               - {name: end, run: "return {'all': [r.get('y') for r in state['res']], 'res': 0}"}
             """
@@ -296,7 +301,8 @@ def test_mistake_in_a_sub_workflow_names_its_file(tmp_path: Path) -> None:
 
 def test_engine_gives_compiled_graphs(tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_text(
-        "config: {interrupt_before: [b], raise_exceptions: true}\nnodes: [{name: a, uses: add, with: {n: 2}, output: s}, {name: b}]"
+        "config: {interrupt_before: [b], raise_exceptions: true}\n"
+        "nodes: [{name: a, uses: add, with: {n: 2}, output: s}, {name: b}]"
     )
     engine = YAMLEngine(actions_registry={"add": lambda n, state: state["x"] + n})
     graph = engine.load_from_file(tmp_path / "f.yaml")

@@ -85,8 +85,10 @@ edges:
     "edges",
     [
         "  - {from: split, to: [a, b], parallel: true, fan_in: merge}",
-        "  - {from: split, to: a, parallel: true, fan_in: merge}\n  - {from: split, to: b, parallel: true, fan_in: merge}",
-        "  - {from: split, to: a, type: parallel, fan_in: merge}\n  - {from: split, to: b, type: parallel, fan_in: merge}",
+        "  - {from: split, to: a, parallel: true, fan_in: merge}\n"
+        "  - {from: split, to: b, parallel: true, fan_in: merge}",
+        "  - {from: split, to: a, type: parallel, fan_in: merge}\n"
+        "  - {from: split, to: b, type: parallel, fan_in: merge}",
     ],
 )
 def test_both_spellings_of_a_fan_out(edges: str) -> None:
@@ -126,7 +128,8 @@ def test_branches_from_the_start() -> None:
 
 def test_nested_fan_out_goes_on_to_the_outer_fan_in() -> None:
     text = """
-    nodes: [{name: s}, {name: x}, {name: x1}, {name: x2}, {name: y}, {name: inner, fan_in: true}, {name: m, fan_in: true}]
+    nodes: [{name: s}, {name: x}, {name: x1}, {name: x2}, {name: y}, {name: inner, fan_in: true},
+            {name: m, fan_in: true}]
     edges:
       - {from: s, to: [x, y], parallel: true, fan_in: m}
       - {from: x, to: [x1, x2], parallel: true, fan_in: inner}
@@ -157,7 +160,8 @@ def test_data_fan_out_that_collects_itself_goes_on_in_order() -> None:
         (
             "  - {from: split, to: [a, b], parallel: true, fan_in: merge}\n  - {from: a, to: last}\n"
             "  - {from: last, to: __end__}",
-            "f:10:24: branch 'a' leaks: it reaches '__end__' without passing its fan-in 'merge': a -> last -> __end__",
+            "f:10:24: branch 'a' leaks: it reaches '__end__' without passing its fan-in 'merge': "
+            "a -> last -> __end__",
         ),
         (
             "  - {from: split, to: [a, b], parallel: true, fan_in: merge}\n  - {from: b, to: split}",

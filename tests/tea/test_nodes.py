@@ -210,7 +210,8 @@ def test_unknown_action_is_found_when_the_graph_is_built() -> None:
 
 
 def test_imported_actions(tmp_path: Path) -> None:
-    code = "def register_actions(registry, engine):\n    registry['hi'] = lambda name, state: {'hi': name, 'x': state['x']}\n"
+    code = "def register_actions(registry, engine):\n"
+    code += "    registry['hi'] = lambda name, state: {'hi': name, 'x': state['x']}\n"
     (tmp_path / "acts.py").write_text(code)
     config = {
         "imports": [{"path": "acts.py", "namespace": "my"}],

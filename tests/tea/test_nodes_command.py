@@ -115,7 +115,7 @@ def test_cancelling_kills_the_whole_group(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr(commands, "GRACE", 0.3)
     token = CancellationToken()
     pids = tmp_path / "pids"
-    script = f"trap '' TERM; sleep 300 & echo $! > {pids}.tmp; echo $$ >> {pids}.tmp; mv {pids}.tmp {pids}; wait; sleep 300"
+    script = f"trap '' TERM; sleep 300 & echo $! $$ > {pids}.tmp; mv {pids}.tmp {pids}; wait; sleep 300"
     errors: list[BaseException] = []
 
     def work() -> None:

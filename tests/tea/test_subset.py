@@ -252,7 +252,8 @@ class Maker:
         code = f"return {{'log': [*state.get('log', []), '{name}'], 'steps': state.get('steps', 0) + 1}}"
         if keys.get("fan_in") is True:
             code = (
-                "seen = [{k: r.state.get(k) for k in ('log', 'steps', 'item', 'matrix')} for r in parallel_results or []]\n"
+                "keys = ('log', 'steps', 'item', 'matrix')\n"
+                "seen = [{k: r.state.get(k) for k in keys} for r in parallel_results or []]\n"
                 f"return {{'log': [*state.get('log', []), '{name}', seen], 'steps': state.get('steps', 0) + 1}}"
             )
         self.nodes.append({"name": name, "run": code, **keys})
