@@ -58,11 +58,12 @@ class FanOutContext:
     exit: the fan-in node, where every branch ends.
     workflows: the subset of each kind of branch, as YAML text.
     runner: `module:factory` that a worker process calls to get what runs jobs; see `executors.slot`.
-    runtime: what that factory needs and no file shows (functions of a graph built in Python), pickled.
+    options: what that factory needs, as JSON; stands in fanout.json.
+    runtime: what it needs and no file can show (functions of a graph built in Python), pickled.
     not_replayable: why the record alone can't run a branch; None when it can.
     token: cancels the whole fan-out. interrupt: set when the user wants to stop and go on later.
     progress: called with the board now and then. on_result: called with each branch's index and result.
-    sync: fsync results before they count.
+    warn: takes visible warnings. sync: fsync results before they count.
     """
 
     spool: SpoolFiles | None = None
@@ -70,6 +71,7 @@ class FanOutContext:
     exit: str = ""
     workflows: dict[str, bytes] = field(default_factory=dict)
     runner: str = "executors.slot:FlowRunner"
+    options: dict[str, Any] = field(default_factory=dict)
     runtime: bytes | None = None
     not_replayable: str | None = None
     graph_name: str | None = None
@@ -80,6 +82,7 @@ class FanOutContext:
     token: CancellationToken = field(default_factory=CancellationToken)
     progress: Callable[[Any], None] | None = None
     on_result: Callable[[int, ParallelFlowResult], None] | None = None
+    warn: Callable[[str], None] = lambda _text: None
     sync: bool = False
     lease: float = LEASE
     version: str = ""

@@ -55,7 +55,11 @@ _DISK_PATIENCE = 0.5
 
 @dataclass(slots=True)
 class SlotSetup:
-    """What a slot is told when it starts."""
+    """What a slot is told when it starts.
+
+    options: JSON for the runner, from fanout.json. runtime: a pickle for the runner, of this user's coordinator.
+    slot, slots, first: see `spool.queue.Queue`. path: first on `sys.path`.
+    """
 
     spool: str
     fanout: str
@@ -63,6 +67,7 @@ class SlotSetup:
     slot: int = 0
     slots: int = 1
     first: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
     runtime: bytes | None = None
     sync: bool = False
     lease: float = LEASE

@@ -242,17 +242,20 @@ class Slots:
 
     # -- death --------------------------------------------------------------------------------------------------
 
-    def replace_dead(self) -> None:
+    def replace_dead(self) -> list[str]:
         """Put a new slot in the place of each that died; what it ran is ended or left to run again.
 
-        Raises SlotsFailedError when slots die again and again before they take a job.
+        Returns what they had still said. Raises SlotsFailedError when slots die again and again before they take
+        a job.
         """
+        last_words: list[str] = []
         for slot in [slot for slot in self.slots if connection.wait([slot.process.sentinel], timeout=0)]:
-            slot.read_hints()
+            last_words += slot.read_hints()
             slot.process.join(5)
             if not self._closing:
                 self._raise_its_error(slot)
             self._settle_death(slot)
+        return last_words
 
     def _settle_death(self, slot: Slot) -> None:
         slot.kill_group(signal.SIGKILL)  # whatever it started ends with it, so that its lock is free

@@ -185,11 +185,17 @@ class Observer:
 
     def dead_workers(self) -> list[str]:
         """Workers that left their folder behind: they were killed, and may have left a job too."""
+        return [name for name in self._names() if not self._lives(self._spool.worker(name))]
+
+    def live_workers(self) -> set[str]:
+        """Workers that live, as far as can be known from here."""
+        return {name for name in self._names() if self._lives(self._spool.worker(name))}
+
+    def _names(self) -> list[str]:
         try:
-            names = os.listdir(self._spool.workers)
+            return [name for name in os.listdir(self._spool.workers) if is_name(name)]
         except FileNotFoundError:
             return []
-        return [name for name in names if is_name(name) and not self._lives(self._spool.worker(name))]
 
     def is_alive(self, text: str) -> bool:
         """Whether the claimant with this text lives, as far as can be known from here."""

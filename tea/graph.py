@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from executors.breaker import CircuitBreakerRegistry
-from executors.callbacks import CallbackManager, ParallelFlowCallback
+from executors.callbacks import CallbackManager
 from executors.policy import ParallelConfig
 
 START = "__start__"
@@ -151,6 +151,8 @@ class Graph:
         self.circuit_registry = CircuitBreakerRegistry()
         self.callback_manager: CallbackManager | None = None
         self.max_active_threads: int | None = None
+        self.subsets: dict[Any, bytes] = {}
+        """Subsets of the workflow that were made for fan-outs, by what they hold."""
         self.workflow: Any = None
         """The `tea.dialect.Workflow` this graph was built from; None for a graph built in Python."""
 
@@ -240,3 +242,49 @@ class Graph:
             return FanOut(node, data.fan_in, data=data)
         parallel = [edge for edge in self.edges.get(node, []) if edge.parallel]
         return FanOut(node, parallel[0].fan_in, edges=parallel) if parallel else None
+
+    # -- travelling -------------------------------------------------------------------------------------
+
+    def reachable(self, *entries: str, until: str | None = None) -> list[str]:
+        """The nodes that a walk from these can come to, not beyond `until`."""
+        found: dict[str, None] = {}
+        pending = list(entries)
+        while pending:
+            name = pending.pop()
+            if name in found or name in (until, END):
+                continue
+            found[name] = None
+            pending += [edge.target for edge in self.edges.get(name, [])]
+            pending += [edge.fan_in for edge in self.edges.get(name, []) if edge.fan_in]
+            data = self.nodes[name].fan_out
+            pending += [data.fan_in] if data is not None and data.fan_in else []
+        return list(found)
+
+    def pruned(self, fan_out: FanOut) -> Graph:
+        """What the branches of a fan-out need of this graph, ready to be pickled: no locks, no callbacks."""
+        graph = Graph(
+            self.state_schema, self.raise_exceptions, self.max_workers, parallel_config=self.parallel_config
+        )
+        graph.name = self.name
+        entries = [edge.target for edge in fan_out.edges]
+        names = self.reachable(*entries, until=fan_out.fan_in) if entries else [fan_out.source]
+        for name in names:
+            graph.nodes[name] = self.nodes[name]
+            graph.edges[name] = self.edges.get(name, [])
+        if fan_out.fan_in is not None:
+            graph.nodes[fan_out.fan_in] = Node(fan_out.fan_in, fan_in=True)
+        return graph
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = dict(self.__dict__)
+        for name in ("circuit_registry", "callback_manager", "checkpointer", "logger", "workflow", "subsets"):
+            del kept[name]
+        return kept
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.circuit_registry = CircuitBreakerRegistry()
+        self.callback_manager = None
+        self.checkpointer = self.workflow = None
+        self.logger = logging.getLogger("tea")
+        self.subsets = {}

@@ -1,0 +1,213 @@
+"""One fan-out whose branches run in other processes: the loop that `process` and `workers` share.
+
+    make jobs (a batch) | take hints of ended attempts | collect accepted results | now and then: deaths, deadlines
+      ^                                                                                               |
+      +---------------------------------- until every slot of the fan-in is filled -------------------+
+
+A subclass says who the workers are: where news comes from, how to wait for it, how to end a job.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from executors.board import Board
+from executors.result import ParallelFlowResult
+from spool import job as jobs
+from spool.attempts import Outcome, Verdict
+from spool.watcher import Watcher
+from spool.worker import Observer, this_worker
+
+BATCH = 64
+"""Jobs that are made between two looks at what has finished."""
+
+TICK = 0.05
+"""Seconds between looks at deaths, deadlines and cancellation."""
+
+
+class Execution:
+    """One call of `execute`.
+
+    Args:
+        board: the jobs. window: how many jobs may be under way when a circuit breaker stands before them.
+        events: whether file events are a source of hints.
+    """
+
+    def __init__(self, board: Board, window: int, *, events: bool) -> None:
+        self.board = board
+        context = board.context
+        assert context.spool is not None
+        self.spool = context.spool
+        self.claimant = this_worker(self.spool, lease=context.lease, version=context.version).text
+        self.watcher = Watcher(board.fanout, events=events)
+        configs = [board.config, *(flow.config for flow in board.flows if flow.config is not None)]
+        self.timed = any(c.timeout_seconds is not None or c.timeout_total is not None for c in configs)
+        guarded = any(c.circuit_breaker for c in configs)
+        self._watches = context.callbacks is not None or guarded or any(c.retry_policy for c in configs)
+        self._window = window if guarded else board.total
+        self._next_job = 0
+        self._in_flight = 0
+        self._next_tick = 0.0
+        self._seen: set[tuple[int, int]] = set()
+
+    # -- who the workers are ------------------------------------------------------------------------------------
+
+    def news(self) -> list[str]:
+        """Hints that workers have sent: `+job attempt` for one that begins, `-job attempt` for one that has ended."""
+        return []
+
+    def wait(self, seconds: float) -> None:
+        """Wait for news, at most so long."""
+        self.watcher.wait(seconds)
+
+    def new_jobs(self) -> None:
+        """There are new jobs."""
+
+    def tick(self) -> None:
+        """Look after the workers."""
+
+    def stop_claiming(self) -> None:
+        """No worker shall claim another job of this fan-out."""
+
+    def end_job(self, job: str, reason: str) -> None:
+        """End a job that runs, where that can be done."""
+
+    def stop(self, *, failed: bool) -> None:
+        """The fan-out is over."""
+
+    # -- the loop -----------------------------------------------------------------------------------------------
+
+    def run(self) -> list[ParallelFlowResult]:
+        """Drive the fan-out to its end; the results, in branch order."""
+        board = self.board
+        try:
+            while not board.complete:
+                self._step()
+        except BaseException:
+            self.stop(failed=True)
+            raise
+        else:
+            self.stop(failed=False)
+        finally:
+            self.watcher.close()
+        board.progress()
+        return [result for result in board.results if result is not None]
+
+    def _step(self) -> None:
+        self._make_jobs()
+        news = self.news()
+        for line in news:
+            self._take_hint(line)
+        for name in self.watcher.finished():
+            self._collect(name)
+        now = time.monotonic()
+        if now >= self._next_tick:
+            self._look_around()
+            self._next_tick = time.monotonic() + TICK
+        elif not news and not self._may_make() and not self.board.complete:
+            self.wait(min(TICK, self.watcher.due))
+
+    def _look_around(self) -> None:
+        self.board.progress()
+        self.tick()
+        reason = self.board.should_stop
+        if reason is not None:
+            self._cancel(reason)
+
+    # -- making -------------------------------------------------------------------------------------------------
+
+    def _may_make(self) -> bool:
+        return self._next_job < self.board.total and self._in_flight < self._window
+
+    def _make_jobs(self) -> None:
+        """Make the next jobs; through a circuit breaker only as many as may be under way."""
+        made = 0
+        while made < BATCH and self._may_make():
+            i = self._next_job
+            self._next_job += 1
+            made += self._make(i)
+        if made:
+            self.new_jobs()
+
+    def _make(self, i: int) -> bool:
+        board = self.board
+        admitted = board.admits(i)
+        if not board.create(i) and board.collect(i):
+            return False  # an earlier coordinator of this run has its result
+        if not admitted:
+            name = board.breaker(i).name  # type: ignore[union-attr]
+            text = f"Circuit breaker '{name}' is open"
+            board.end(i, self.claimant, Outcome.FAILED, "CircuitOpenError", text, circuit_state="open")
+            return False
+        self._in_flight += 1
+        return True
+
+    # -- collecting ---------------------------------------------------------------------------------------------
+
+    def _take_hint(self, line: str) -> None:
+        name, _, number = line[1:].partition(" ")
+        i = self.board.index(name)
+        if i is None or not number.isdecimal():
+            return
+        if line[0] == "+":
+            self.board.started(i)
+        elif not self._watches or self._attempt_ended(i, int(number)):
+            self.watcher.hint(name)
+
+    def _attempt_ended(self, i: int, attempt: int) -> bool:
+        """Whether the job has finished; an attempt that will be retried is told to those who listen."""
+        board = self.board
+        if (i, attempt) in self._seen:
+            return True
+        result = jobs.trusted_result(board.job(i), board.record(i), attempt)
+        if result is None:
+            return True
+        self._seen.add((i, attempt))
+        ok = result["outcome"] == Outcome.SUCCEEDED.value
+        board.count_for_breaker(i, ok)
+        if ok:
+            return True
+        final = os.path.lexists(board.job(i).accepted)
+        board.attempt_failed(i, attempt, result, None, None if final else board.policy(i).delay(attempt))
+        return final
+
+    def _collect(self, name: str) -> None:
+        i = self.board.index(name)
+        if i is None or self.board.results[i] is not None:
+            return
+        if self._watches:  # attempts whose hint was lost, or that ended where nobody hints
+            for number in jobs.look(self.board.job(i), self.board.record(i)).results:
+                self._attempt_ended(i, number)
+        if self.board.collect(i):
+            self._in_flight -= 1
+        else:
+            self.watcher.forget(name)
+
+    # -- the end before the end ---------------------------------------------------------------------------------
+
+    def _cancel(self, reason: str) -> None:
+        """End every branch that has no result: those that wait are claimed here, those that run are ended."""
+        board = self.board
+        observer = Observer(self.spool)
+        self.stop_claiming()
+        for i in range(board.total):
+            if board.results[i] is None:
+                self._cancel_one(i, reason, observer)
+        while not board.complete:  # what a worker finished while we looked elsewhere
+            for name in self.watcher.poll():
+                self._collect(name)
+
+    def _cancel_one(self, i: int, reason: str, observer: Observer) -> None:
+        board = self.board
+        if i >= self._next_job:
+            self._next_job = i + 1
+            board.create(i)
+        if board.collect(i):
+            return
+        job = board.job(i)
+        decision = jobs.judge(board.fanout, job, board.record(i), observer.is_alive)
+        if decision.verdict is Verdict.RUNNING:
+            self.end_job(job.name, reason)
+        # A claim on the next attempt fences off a worker that is not ours to end.
+        board.end(i, self.claimant, Outcome.CANCELLED, "CancelledError", reason)

@@ -1,0 +1,366 @@
+"""A run from start to end, as the command line drives it: `run`, `resume`, `work`.
+
+run      workflow, input --> a new run in the spool --> the walk --> how it ended
+resume   a run in the spool --> its last fan-out and the state there --> the walk --> how it ended
+work     a spool --> jobs that others made, claimed and run here
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from executors.board import Board
+from executors.result import ParallelFlowResult
+from executors.travel import is_marked, mark, unpack_pickle
+from spool import jsonio
+from spool import run as runs
+from spool.errors import CorruptFileError, SpoolError
+from spool.job import sha256
+from spool.layout import FanOutFiles, JobFiles, RunFiles
+from spool.publish import publish, read_bytes, read_json
+from tea.checkpoint import Checkpoint
+from tea.dialect import Workflow, build, load_text
+from tea.fanout import FanOuts, Options, known_strategy
+from tea.graph import END, START, Graph, nearest
+from tea.record import Run, spool_path, who
+from tea.stategraph import StateGraph
+from tea.walk import RESULTS, Scope, State
+
+_FAILURES = 20
+
+
+@dataclass(slots=True)
+class RunOptions:
+    """What the user wants of a run.
+
+    spool: folder; None takes TEA_SPOOL, then the workflow's, then `.tea/spool`. record: False keeps no record.
+    strategy, max_workers: for every fan-out, instead of the workflow's.
+    entry, exit: run only from one node up to, and not including, another.
+    strict: a strategy that is not known is an error instead of a warning.
+    progress: called often with the board of the fan-out that runs. warn: takes visible warnings.
+    """
+
+    spool: str | None = None
+    record: bool = True
+    strategy: str | None = None
+    max_workers: int | None = None
+    entry: str | None = None
+    exit: str | None = None
+    strict: bool = False
+    argv: tuple[str, ...] = ()
+    progress: Callable[[Board], None] | None = None
+    warn: Callable[[str], None] | None = None
+
+
+@dataclass(slots=True)
+class Ended:
+    """How a run ended. state: the final one; None when it failed or was interrupted by a node's `interrupt_...`."""
+
+    run: RunFiles | None
+    state: State | None = None
+    error: str | None = None
+    node: str | None = None
+    traceback: str | None = None
+    failures: list[ParallelFlowResult] = field(default_factory=list)
+    failed: int = 0
+    warnings: list[str] = field(default_factory=list)
+    interrupted_at: str | None = None
+
+
+class InputError(ValueError):
+    """The input is wrong; nothing was started."""
+
+
+# -- input and output -----------------------------------------------------------------------------------------------
+
+
+def load_input(texts: Sequence[str]) -> State:
+    """The state that `--input` options describe: JSON objects or files with one, later keys win.
+
+    The `input.json` of a job directory brings the state that its job shares with others.
+    Raises InputError.
+    """
+    state: State = {}
+    for text in texts:
+        state.update(_one_input(text))
+    return state
+
+
+def _one_input(text: str) -> State:
+    if text.lstrip().startswith("{"):
+        return _parsed(text.encode(), "--input")
+    path = text.removeprefix("@")
+    try:
+        data = Path(path).read_bytes() if path != "-" else sys.stdin.buffer.read()
+    except OSError as error:
+        raise InputError(f"--input {text}: {error.strerror}; give a JSON object or the name of a file") from None
+    own = _parsed(data, path)
+    job = JobFiles(os.path.dirname(os.path.abspath(path)))
+    if os.path.abspath(path) == job.input and os.path.isfile(job.job):
+        return {**_shared_input(job), **own}
+    return own
+
+
+def _parsed(data: bytes, where: str) -> State:
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise InputError(f"{where}: not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InputError(f'{where}: a JSON {type(value).__name__}, but a state is an object like {{"key": 1}}')
+    return value
+
+
+def _shared_input(job: JobFiles) -> State:
+    """What a job's input.json leaves to the files beside it: the shared state, and what JSON could not carry."""
+    record = read_json(job.job)
+    state: State = read_json(job.base) if "base_sha256" in record else {}
+    for path, digest in ((job.base_pickle, "base_pickle_sha256"), (job.pickle, "pickle_sha256")):
+        if digest in record:
+            data = read_bytes(path)
+            if sha256(data) != record[digest]:
+                raise InputError(f"{path}: it is not what the coordinator wrote (sha256 differs)")
+            state.update(unpack_pickle(data))
+    if "not_replayable" in record:
+        raise InputError(f"{job.path}: the record alone can't run this job: {record['not_replayable']}")
+    return state
+
+
+def final_json(state: State) -> bytes:
+    """A final state as JSON: without the results of branches, with marks for what JSON cannot hold."""
+    shown = {key: value for key, value in state.items() if key != RESULTS}
+    return jsonio.pretty(_shown(shown))
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, ParallelFlowResult):
+        return _shown(value.to_dict())
+    if jsonio.is_json(value):
+        return value
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else repr(key): _shown(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_shown(item) for item in value]
+    return mark(value)
+
+
+# -- run ------------------------------------------------------------------------------------------------------------
+
+
+def run(workflow: Workflow, state: State, options: RunOptions) -> Ended:
+    """Run a workflow from the start.
+
+    Raises ValueError (WorkflowError, InputError and others) for wrong input, before anything has started.
+    """
+    session = _Session(options)
+    graph = session.graph(workflow)
+    start, until = session.ends(graph)
+    record = session.record(workflow, state) if options.record else None
+    return session.drive(graph, Checkpoint(dict(state), start, when="fresh"), until, record)
+
+
+def resume(spool: str, run: str | None, options: RunOptions, retry_failed: bool = False) -> Ended:
+    """Go on with a run: from its last fan-out, with the results that are there.
+
+    Raises UnknownNameError, RunBusyError or InputError when it cannot be.
+    """
+    session = _Session(options)
+    files = runs.find_spool(spool)
+    found = runs.find_run(files, run)
+    record = read_json(found.run)
+    if record.get("python_graph"):
+        raise InputError(f"run {found.name} came from a graph built in Python; resume it from that program")
+    workflow = _recorded_workflow(found, record)
+    graph = session.graph(workflow)
+    session.take_over(record)
+    driven = Run.resume(files, found, sync=workflow.spool.durability == "power", lease=workflow.spool.lease_duration)
+    try:
+        last = runs.fanouts(found.fanouts)[-1:]
+        if retry_failed and last:
+            from spool.retry import retry_failed as retry
+
+            retry(last[0])
+        start = _start_of(found, last[0] if last else None)
+        driven.note("resumed", by=f"{who()['user']}@{who()['host']}:{os.getpid()}")
+    except BaseException:
+        driven.close()
+        raise
+    return session.drive(graph, start, record.get("exit") or END, driven)
+
+
+def _recorded_workflow(found: RunFiles, record: dict[str, Any]) -> Workflow:
+    text = read_bytes(found.workflow).decode()
+    return load_text(text, record.get("workflow") or found.workflow, record.get("folder"))
+
+
+def _start_of(found: RunFiles, fanout: FanOutFiles | None) -> Checkpoint:
+    """Where a resumed run starts again: at its last fan-out, or from the beginning when there was none."""
+    if fanout is None or not os.path.exists(fanout.state):
+        record = read_json(found.run)
+        return Checkpoint(read_json(found.input), record.get("entry") or START, when="fresh")
+    source = read_json(fanout.fanout)["source"]
+    state = {key: value for key, value in read_json(fanout.state).items() if not is_marked(value)}
+    if os.path.exists(fanout.state_pickle):
+        state.update(unpack_pickle(read_bytes(fanout.state_pickle)))
+    return Checkpoint(state, source, when="after")
+
+
+class _Session:
+    """One call of `run` or `resume`."""
+
+    def __init__(self, options: RunOptions) -> None:
+        self.options = options
+        self.ended = Ended(None)
+
+    def warn(self, text: str) -> None:
+        if text not in self.ended.warnings:
+            self.ended.warnings.append(text)
+            if self.options.warn is not None:
+                self.options.warn(text)
+
+    def graph(self, workflow: Workflow) -> StateGraph:
+        """Build and check; the workflow's folder comes first on `sys.path`, so that its own modules win."""
+        for problem in workflow.problems:
+            self.warn(str(problem))
+        folder = str(workflow.folder)
+        sys.path[:] = [folder, *(entry for entry in sys.path if entry != folder)]
+        graph = build(workflow, StateGraph)
+        assert isinstance(graph, StateGraph)
+        graph.check()
+        self.check_strategies(graph)
+        return graph
+
+    def check_strategies(self, graph: Graph) -> None:
+        """Every strategy that the graph will want is asked for now: an error in the night is too late."""
+        wanted = [self.options.strategy] if self.options.strategy else _strategies(graph)
+        for strategy in dict.fromkeys(wanted):
+            known_strategy(strategy, self.options.strict, self.warn)
+
+    def ends(self, graph: Graph) -> tuple[str, str]:
+        for name in (self.options.entry, self.options.exit):
+            if name is not None and name not in graph.nodes:
+                raise InputError(f"there is no node '{name}'{nearest(name, list(graph.nodes))}")
+        return self.options.entry or START, self.options.exit or END
+
+    def record(self, workflow: Workflow, state: State) -> Run:
+        text = (workflow.text or workflow.dump(workflow.raw)).encode()
+        path = spool_path(self.options.spool, workflow.spool.dir)
+
+        def members() -> dict[str, Any]:
+            return who(
+                argv=self.options.argv,
+                workflow=str(workflow.path.absolute()) if workflow.path else None,
+                folder=str(workflow.folder),
+                sha256=sha256(text),
+                entry=self.options.entry,
+                exit=self.options.exit,
+                strategy=self.options.strategy,
+                max_workers=self.options.max_workers,
+                warnings=list(self.ended.warnings),
+            )
+
+        run = Run(path, workflow.name, text, members)
+        run.sync, run.lease = workflow.spool.durability == "power", workflow.spool.lease_duration
+        run.recorder()
+        assert run.files is not None
+        publish(run.files.input, jsonio.dumps(_shown(state)))
+        return run
+
+    def take_over(self, record: dict[str, Any]) -> None:
+        """A resumed run goes on as it was started, unless the user says otherwise."""
+        self.options.strategy = self.options.strategy or record.get("strategy")
+        self.options.max_workers = self.options.max_workers or record.get("max_workers")
+
+    def drive(self, graph: StateGraph, start: Checkpoint, until: str, record: Run | None) -> Ended:
+        """Walk to the end, whatever it is."""
+        ended = self.ended
+        ended.run = record.files if record is not None else None
+        scope = Scope(FanOuts(record.recorder if record is not None else None, self._fan_out_options(graph)))
+        outcome = "interrupted"
+        try:
+            for event in graph.events(start, scope, until=until):
+                outcome = self._take(event) or outcome
+        except BaseException as error:
+            outcome = "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed"
+            raise
+        finally:
+            if record is not None:
+                self._close(record, outcome)
+        return ended
+
+    def _fan_out_options(self, graph: Graph) -> Options:
+        return Options(
+            strategy=self.options.strategy,
+            max_workers=self.options.max_workers,
+            strict=self.options.strict,
+            warn=self.warn,
+            progress=self.options.progress,
+            on_result=self._on_result,
+            path=(str(graph.workflow.folder),),
+        )
+
+    def _on_result(self, result: ParallelFlowResult) -> None:
+        if not result.success:
+            self.ended.failed += 1
+            if len(self.ended.failures) < _FAILURES:
+                self.ended.failures.append(result)
+
+    def _take(self, event: dict[str, Any]) -> str | None:
+        """Note how the walk ended; the outcome, None for an event that ends nothing."""
+        ended = self.ended
+        match event["type"]:
+            case "final":
+                ended.state = event["state"]
+                return "done"
+            case "error":
+                ended.error, ended.node = f"{event['error_type']}: {event['error']}", event["node"]
+                ended.traceback = _traceback(event["exception"])
+                return "failed"
+            case "interrupt":
+                ended.interrupted_at = event["node"]
+                return "interrupted"
+        return None
+
+    def _close(self, record: Run, outcome: str) -> None:
+        fields: dict[str, Any] = {"failed": self.ended.failed, "warnings": self.ended.warnings}
+        if self.ended.error is not None:
+            fields.update(error=self.ended.error, node=self.ended.node)
+        try:
+            record.end(outcome, **fields)
+        finally:
+            record.close()
+
+
+def _strategies(graph: Graph) -> Iterator[str]:
+    for node in graph.nodes.values():
+        if node.fan_out is not None:
+            yield node.fan_out.strategy or (node.fan_out.config or graph.parallel_config).strategy
+    for edges in graph.edges.values():
+        for edge in edges:
+            if edge.parallel:
+                yield (edge.config or graph.parallel_config).strategy
+
+
+def _traceback(error: BaseException) -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(error))
+
+
+__all__ = [
+    "CorruptFileError",
+    "Ended",
+    "InputError",
+    "RunOptions",
+    "SpoolError",
+    "final_json",
+    "load_input",
+    "resume",
+    "run",
+]
