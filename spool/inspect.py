@@ -1,0 +1,378 @@
+"""Reading a spool for people: how far runs are, who works on what, what a job went through.
+
+Works on live, finished and crashed runs, and never writes. Counting is by ticket folders: no job is opened to be
+counted. What needs a look at every job (fan-outs inside branches) is done within a budget of time, and said when it
+ran out.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from spool import tickets
+from spool.attempts import Outcome
+from spool.claim import Claimant, claimed_by, host_name
+from spool.errors import CorruptFileError, ForeignFileError, SpoolError
+from spool.find import fanout_of, in_run
+from spool.layout import CLAIM, FanOutFiles, JobFiles, RunFiles, SpoolFiles, is_name
+from spool.publish import read_json
+from spool.run import coordinator, fanouts
+from spool.worker import Observer, is_locked, read_now
+
+NESTED_BUDGET = 0.3
+"""Seconds for finding the fan-outs inside branches."""
+
+THREADS_LOOKED_AT = 64
+"""Jobs at the head of `todo/` that are looked into to find what threads run."""
+
+
+def read_quietly(path: str) -> dict[str, Any]:
+    """A JSON object of ours; what is wrong with it under `$unreadable`; empty where there is no file."""
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        return {}
+    except (CorruptFileError, ForeignFileError) as error:
+        return {"$unreadable": error.why}
+    except OSError as error:
+        return {"$unreadable": str(error.strerror)}
+
+
+# -- workers ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An attempt that runs. started: seconds since the epoch, on the worker's clock."""
+
+    job: JobFiles
+    attempt: int
+    claimant: str
+    started: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """A worker that has a folder: it lives, or it was killed."""
+
+    name: str
+    alive: bool
+    record: Mapping[str, Any]
+    running: Running | None
+
+
+def workers(spool: SpoolFiles, observer: Observer | None = None) -> list[WorkerView]:
+    """The workers of a spool, by name."""
+    observer = observer or Observer(spool)
+    dead = set(observer.dead_workers())
+    try:
+        names = sorted(name for name in os.listdir(spool.workers) if is_name(name))
+    except FileNotFoundError:
+        return []
+    return [_worker(spool, name, name not in dead) for name in names]
+
+
+def _worker(spool: SpoolFiles, name: str, alive: bool) -> WorkerView:
+    files = spool.worker(name)
+    return WorkerView(name, alive, read_quietly(files.worker), doing(read_now(files)))
+
+
+def doing(now: str) -> Running | None:
+    """The attempt that a worker's `now` names: `FANOUT_PATH JOB ATTEMPT STARTED SPENT`."""
+    try:
+        path, name, attempt, started, _ = now.rsplit(" ", 4)
+        job = FanOutFiles(path).job(name)
+        return Running(job, int(attempt), claimed_by(job, int(attempt)) or "", float(started))
+    except (ValueError, OSError):
+        return None
+
+
+# -- runs -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class FanOutView:
+    """A fan-out, or all fan-outs of one name inside the branches of another: `001-split/*/001-inner`.
+
+    record: the fanout.json (of the first). folders: how many fan-outs these are.
+    counts: tickets by folder. moved: when the newest ticket moved, seconds since the epoch; 0 when none did.
+    """
+
+    name: str
+    record: Mapping[str, Any]
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(tickets.TICKETS, 0))
+    total: int = 0
+    folders: int = 0
+    moved: float = 0.0
+    running: int = 0
+
+    @property
+    def finished(self) -> int:
+        return sum(self.counts[kind] for kind in tickets.FINISHED)
+
+    @property
+    def todo(self) -> int:
+        """Jobs that wait, those included that have not been made yet."""
+        return max(0, self.total - self.finished - self.running)
+
+    def rate(self, now: float | None = None) -> float:
+        """Finished jobs a second: until now, or until the last ticket moved."""
+        started = self.record.get("started")
+        seconds = (now or self.moved) - float(started) if isinstance(started, int | float) else 0.0
+        return self.finished / seconds if seconds > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A job that failed for good, and why."""
+
+    job: JobFiles
+    result: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class RunView:
+    """A run at one moment.
+
+    alive: whether a coordinator drives it; None when that can't be told from here.
+    searched: whether all branches were looked at for fan-outs inside them.
+    """
+
+    files: RunFiles
+    record: Mapping[str, Any]
+    coordinator: str
+    alive: bool | None
+    fanouts: list[FanOutView] = field(default_factory=list)
+    running: list[Running] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    searched: bool = True
+
+    @property
+    def state(self) -> str:
+        """`running`; the outcome that run.json tells; `stopped` when nobody drives it and it has none."""
+        if self.alive:
+            return "running"
+        outcome = self.record.get("outcome")
+        return str(outcome) if outcome else "unknown" if self.alive is None else "stopped"
+
+
+def is_driven(run: RunFiles) -> bool | None:
+    """Whether a coordinator drives a run; None when that can't be told from here.
+
+    The lock is probed only when its owner may live: a probe holds it for a moment, and a coordinator that starts
+    just then would be refused.
+    """
+    owner = coordinator(run)
+    host, _, pid = owner.rpartition("@")[2].partition(":")
+    if host == host_name() and pid.isdecimal() and not _process_exists(int(pid)):
+        return False
+    return is_locked(run.lock)
+
+
+def _process_exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def look_at_run(spool: SpoolFiles, run: RunFiles, failures: int = 5, observer: Observer | None = None) -> RunView:
+    """A run as it is now; the first `failures` failed jobs of each fan-out with their reasons."""
+    view = RunView(run, read_quietly(run.run), coordinator(run), is_driven(run))
+    inside = f"{run.path}/"
+    now = [worker.running for worker in workers(spool, observer) if worker.alive and worker.running]
+    view.running = [running for running in now if running.job.path.startswith(inside)]
+    groups: dict[str, FanOutView] = {}
+    deadline = time.monotonic() + NESTED_BUDGET
+    pending = fanouts(run.fanouts)
+    while pending:
+        fanout = pending.pop(0)
+        names = _add(view, groups, fanout, failures)
+        nested, searched = _nested(fanout, names, deadline)
+        view.searched = view.searched and searched
+        pending += nested
+    view.fanouts = list(groups.values())
+    _count_running(view, groups)
+    view.failures = view.failures[:failures]
+    return view
+
+
+def _add(view: RunView, groups: dict[str, FanOutView], fanout: FanOutFiles, failures: int) -> list[str]:
+    """Count a fan-out in its group; the names of its jobs."""
+    group = groups.get(name := _pattern(fanout))
+    if group is None:
+        group = groups[name] = FanOutView(name, read_quietly(fanout.fanout))
+    record = read_quietly(fanout.fanout) if group.folders else group.record
+    group.folders += 1
+    every: list[str] = []
+    found: dict[str, list[str]] = {}
+    for kind in tickets.TICKETS:
+        found[kind] = tickets.names(fanout, kind)
+        group.counts[kind] += len(found[kind])
+        every += found[kind]
+    group.total += int(record.get("total") or len(every))
+    group.moved = max(group.moved, _moved(fanout))
+    if found["todo"] and view.alive and record.get("strategy", "thread") == "thread":
+        view.running += _threads(fanout, found["todo"])
+    if len(view.failures) < failures:
+        first = heapq.nsmallest(failures, found["failed"])
+        view.failures += [Failure(fanout.job(job), read_quietly(fanout.job(job).accepted)) for job in first]
+    return every
+
+
+def _pattern(fanout: FanOutFiles) -> str:
+    parts = in_run(fanout.path).split("/")
+    return "/".join("*" if number % 2 else part for number, part in enumerate(parts))
+
+
+def _moved(fanout: FanOutFiles) -> float:
+    """When the newest ticket moved: a rename changes the folder that it ends in."""
+    newest = 0.0
+    for kind in tickets.FINISHED:
+        try:
+            newest = max(newest, os.stat(fanout.tickets(kind)).st_mtime)
+        except FileNotFoundError:
+            continue
+    return newest
+
+
+def _threads(fanout: FanOutFiles, todo: list[str]) -> Iterator[Running]:
+    """What the threads of a coordinator run: they take jobs in order, and no worker's `now` tells of them."""
+    for name in heapq.nsmallest(THREADS_LOOKED_AT, todo):
+        job = fanout.job(name)
+        last = _newest_claim(job)
+        if last and not os.path.lexists(job.result(last)):
+            yield Running(job, last, claimed_by(job, last) or "", _claimed_at(job, last))
+
+
+def _newest_claim(job: JobFiles) -> int:
+    try:
+        return max((int(match[1]) for name in os.listdir(job.path) if (match := CLAIM.fullmatch(name))), default=0)
+    except OSError:
+        return 0
+
+
+def _claimed_at(job: JobFiles, attempt: int) -> float:
+    try:
+        return os.lstat(job.claim(attempt)).st_mtime
+    except OSError:
+        return 0.0
+
+
+def _nested(fanout: FanOutFiles, names: list[str], deadline: float) -> tuple[list[FanOutFiles], bool]:
+    """The fan-outs inside the branches of a fan-out, and whether there was time to look at all of them."""
+    found: list[FanOutFiles] = []
+    for number, name in enumerate(sorted(names)):
+        if number % 256 == 255 and time.monotonic() > deadline:
+            return found, False
+        found += fanouts(fanout.job(name).fanouts)
+    return found, True
+
+
+def _count_running(view: RunView, groups: dict[str, FanOutView]) -> None:
+    """Each running attempt once, counted in its group."""
+    view.running = list({(one.job.path, one.attempt): one for one in view.running}.values())
+    for one in view.running:
+        group = groups.get(_pattern(fanout_of(one.job)))
+        if group is not None:
+            group.running += 1
+
+
+# -- jobs -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptView:
+    """One attempt. claimed: seconds since the epoch, as the file system says. alive: asked only without a result."""
+
+    number: int
+    claimant: str
+    claimed: float
+    result: Mapping[str, Any]
+    alive: bool | None
+
+    @property
+    def host(self) -> str:
+        claimant = Claimant.parse(self.claimant)
+        return claimant.host if claimant else ""
+
+    @property
+    def state(self) -> str:
+        """`running`, `lost`, or what it ended with."""
+        if self.result:
+            return str(self.result.get("outcome", "unreadable"))
+        return "running" if self.alive else "lost"
+
+
+def attempts(job: JobFiles, observer: Observer) -> list[AttemptView]:
+    """The attempts of a job, oldest first. Raises FileNotFoundError when the job is gone."""
+    numbers = sorted(int(match[1]) for name in os.listdir(job.path) if (match := CLAIM.fullmatch(name)))
+    return [_attempt(job, number, observer) for number in numbers]
+
+
+def _attempt(job: JobFiles, number: int, observer: Observer) -> AttemptView:
+    result = read_quietly(job.result(number))
+    claimant = claimed_by(job, number) or ""
+    alive = None if result else observer.is_alive(claimant)
+    return AttemptView(number, claimant, _claimed_at(job, number), result, alive)
+
+
+def ticket_of(job: JobFiles) -> str:
+    """The folder in which a job's ticket lies; "" when it has none."""
+    fanout = fanout_of(job)
+    return next((kind for kind in tickets.TICKETS if os.path.lexists(fanout.ticket(kind, job.name))), "")
+
+
+@dataclass(frozen=True, slots=True)
+class JobLine:
+    """A job as a listing shows it. state: todo, running, done, failed or cancelled."""
+
+    job: JobFiles
+    state: str
+    attempt: int = 0
+    outcome: str | None = None
+    seconds: float | None = None
+    host: str = ""
+    error: str | None = None
+
+
+def job_line(fanout: FanOutFiles, name: str, ticket: str, observer: Observer) -> JobLine:
+    """A job whose ticket was seen in `ticket`; finished ones cost one read."""
+    job = fanout.job(name)
+    if ticket == "todo":
+        return _open_line(job, observer)
+    result = read_quietly(job.accepted)
+    outcome = result.get("outcome")
+    error = result.get("error") or result.get("$unreadable")
+    if outcome != Outcome.SUCCEEDED.value and result.get("error_type"):
+        error = f"{result['error_type']}: {error}"
+    return JobLine(
+        job,
+        ticket,
+        int(result.get("attempt") or 0),
+        str(outcome) if outcome else None,
+        result.get("seconds"),
+        str(result.get("host") or ""),
+        str(error) if error else None,
+    )
+
+
+def _open_line(job: JobFiles, observer: Observer) -> JobLine:
+    newest = _newest_claim(job)
+    if not newest:
+        return JobLine(job, "todo")
+    attempt = _attempt(job, newest, observer)
+    if attempt.result:
+        why = f"attempt {newest} {attempt.state}: {attempt.result.get('error')}; it may be tried again"
+        return JobLine(job, "todo", newest, host=attempt.host, error=why)
+    if not attempt.alive:
+        return JobLine(job, "todo", newest, host=attempt.host, error=f"attempt {newest} lost its worker")
+    return JobLine(job, "running", newest, seconds=max(0.0, time.time() - attempt.claimed), host=attempt.host)

@@ -1,0 +1,130 @@
+"""`tea run`: run a workflow."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tea.cli.errors import say, stdout_for_results, warn
+from tea.cli.options import outcome_options, progress_option
+
+if TYPE_CHECKING:
+    from spool.layout import RunFiles
+    from tea.dialect import Workflow
+    from tea.session import RunOptions
+
+HELP = """Run WORKFLOW from its start. The final state goes to stdout as JSON, everything else to stderr.
+
+\b
+  tea run workflow.yaml
+  tea run workflow.yaml --input '{"files": ["a", "b"]}' --output final.json
+  tea run workflow.yaml --input base.json --input '{"limit": 10}'
+  tea run workflow.yaml --strategy process --max-workers 8
+  tea run workflow.yaml --dry-run
+  tea run jobs/0007-scale/workflow.yaml --input jobs/0007-scale/input.json
+
+Every branch of a fan-out leaves a directory in the spool: `tea spool status` shows how far the run is, `tea resume`
+goes on with one that was stopped.
+"""
+
+
+@click.command(help=HELP, short_help="Run a workflow; its final state goes to stdout.")
+@click.argument("workflow", metavar="WORKFLOW")
+@click.option(
+    "--input",
+    "inputs",
+    metavar="JSON|FILE",
+    multiple=True,
+    help="The state to begin with: a JSON object, or a file with one. Of several, later keys win.",
+)
+@click.option("--entry-point", metavar="NODE", help="Begin at this node.")
+@click.option("--exit-point", metavar="NODE", help="End where this node would begin.")
+@click.option("--spool", metavar="DIR", help="The spool; else $TEA_SPOOL, else what WORKFLOW says, else .tea/spool.")
+@click.option("--no-spool", is_flag=True, help="Keep no record (`thread` only).")
+@click.option("--resume", "resume_run", metavar="RUN", help="Go on with this run of WORKFLOW, as `tea resume` does.")
+@click.option("--dry-run", is_flag=True, help="Check everything, print what would be done, and do nothing.")
+@outcome_options
+@progress_option
+def run(workflow: str, output: str | None, fail_on_branch_errors: bool, progress: str, **given: Any) -> int:
+    _refuse_contradictions(given)
+    if given["resume_run"] is not None:
+        return _resume(workflow, output, fail_on_branch_errors, progress, given)
+    from tea.cli.drive import drive
+    from tea.dialect import load_file
+    from tea.session import load_input
+    from tea.session import run as start
+
+    loaded = load_file(workflow)
+    state = load_input(given["inputs"])
+    options = _options(given)
+    if given["dry_run"]:
+        from tea.cli.plan import tell_plan
+
+        tell_plan(loaded, state, options)
+        return 0
+    out = stdout_for_results()
+    return drive(lambda: start(loaded, state, options), options, progress, out, output, fail_on_branch_errors)
+
+
+def _refuse_contradictions(given: dict[str, Any]) -> None:
+    if given["no_spool"] and given["spool"]:
+        raise click.UsageError("--no-spool and --spool contradict each other")
+    if given["no_spool"] and given["strategy"] not in (None, "thread"):
+        raise click.UsageError(f"--no-spool works with the strategy 'thread' only, not with '{given['strategy']}'")
+    if given["resume_run"] is not None:
+        wrong = [name for name in ("inputs", "entry_point", "exit_point", "no_spool", "dry_run") if given[name]]
+        if wrong:
+            names = {"inputs": "--input"}
+            option = names.get(wrong[0], "--" + wrong[0].replace("_", "-"))
+            raise click.UsageError(f"{option} says how a run begins; it can't be given with --resume")
+
+
+def _options(given: dict[str, Any]) -> RunOptions:
+    from tea.session import RunOptions
+
+    return RunOptions(
+        spool=given["spool"],
+        record=not given["no_spool"],
+        strategy=given["strategy"],
+        max_workers=given["max_workers"],
+        entry=given["entry_point"],
+        exit=given["exit_point"],
+        strict=given["strict"],
+        argv=tuple(sys.argv),
+        warn=warn,
+    )
+
+
+def _resume(
+    workflow: str, output: str | None, fail_on_branch_errors: bool, progress: str, given: dict[str, Any]
+) -> int:
+    """`tea run WORKFLOW --resume RUN`: the run goes on with the workflow it began with; say so when it has changed."""
+    from spool.run import find_run, find_spool
+    from tea.cli.drive import drive
+    from tea.dialect import load_file
+    from tea.record import spool_path
+    from tea.session import resume as go_on
+
+    loaded = load_file(workflow)
+    spool = find_spool(spool_path(given["spool"], loaded.spool.dir))
+    files = find_run(spool, given["resume_run"])
+    _compare(loaded, files)
+    options = _options(given)
+    out = stdout_for_results()
+    return drive(
+        lambda: go_on(spool.path, files.name, options), options, progress, out, output, fail_on_branch_errors
+    )
+
+
+def _compare(loaded: Workflow, run: RunFiles) -> None:
+    from spool.publish import read_bytes, read_json
+
+    record = read_json(run.run)
+    begun_with = record.get("workflow")
+    if begun_with and loaded.path and os.path.realpath(str(begun_with)) != os.path.realpath(loaded.path):
+        raise click.UsageError(f"run {run.name} is a run of {begun_with}, not of {loaded.path}")
+    if read_bytes(run.workflow) != loaded.text.encode():
+        say(f"warning: {loaded.path} has changed; the run goes on with what it began with, {run.workflow}")
