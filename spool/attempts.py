@@ -131,7 +131,11 @@ class Decision:
 
 
 def decide(
-    attempts: Sequence[Attempt], policy: Policy, is_alive: Callable[[str], bool], waited: float = float("inf")
+    attempts: Sequence[Attempt],
+    policy: Policy,
+    is_alive: Callable[[str], bool],
+    waited: float = float("inf"),
+    forgiven: int = 0,
 ) -> Decision:
     """What is next for a job.
 
@@ -140,16 +144,20 @@ def decide(
         policy: what job.json allows.
         is_alive: whether a claimant lives; asked only about the newest claim, and only when it has no result.
         waited: seconds for which the observer has known of the newest failure, on its own clock.
+        forgiven: attempts up to this number count no more: a person has sent the job back.
     """
     if not attempts:
         return Decision(Verdict.FREE, 1)
     newest = attempts[-1]
+    attempts = [a for a in attempts if a.number > forgiven]
+    if not attempts and newest.ended is not None:
+        return Decision(Verdict.FREE, newest.number + 1)
     failures = sum(1 for a in attempts if a.ended and a.ended.outcome in (Outcome.FAILED, Outcome.TIMED_OUT))
     lost = sum(1 for a in attempts if a.ended is None)
     spent = max((a.ended.spent for a in attempts if a.ended), default=0.0)
     if newest.ended is None:
         if is_alive(newest.claimant):
-            return Decision(Verdict.RUNNING, newest.number, failures, lost - 1, spent=spent)
+            return Decision(Verdict.RUNNING, newest.number, failures, max(lost - 1, 0), spent=spent)
         verdict = Verdict.FREE if lost <= policy.max_lost else Verdict.GIVEN_UP
         return Decision(verdict, newest.number + 1, failures, lost, spent=spent)
     if not may_retry(policy, newest.ended, failures):

@@ -17,9 +17,9 @@ from typing import Any
 
 from spool import jsonio, tickets
 from spool.attempts import TICKET_OF, Attempt, Decision, Ended, Outcome, Policy, Verdict, decide, may_retry
-from spool.claim import claimed_by
-from spool.errors import CorruptFileError, ForeignFileError
-from spool.layout import CLAIM, QUARANTINED, RESULT, FanOutFiles, JobFiles
+from spool.claim import claimed_by, try_claim
+from spool.errors import CorruptFileError, ForeignFileError, SpoolError
+from spool.layout import CLAIM, QUARANTINED, RESULT, RETRY, FanOutFiles, JobFiles
 from spool.publish import Linker, publish, quarantine, read_bytes, read_json, sync_folder, write_exclusive
 
 INLINE_BASE = 1024
@@ -211,11 +211,12 @@ def read_input(job: JobFiles, record: JobRecord) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One look at a job directory."""
+    """One look at a job directory. forgiven: the newest attempt that a person has sent back, 0 for none."""
 
     attempts: tuple[Attempt, ...]
     accepted: bool
     results: tuple[int, ...]
+    forgiven: int = 0
 
 
 def look(job: JobFiles, record: JobRecord) -> Listing:
@@ -229,6 +230,7 @@ def look(job: JobFiles, record: JobRecord) -> Listing:
     results: list[int] = []
     spoiled: set[int] = set()
     accepted = False
+    forgiven = 0
     for name in os.listdir(job.path):
         if match := CLAIM.fullmatch(name):
             claims.append(int(match[1]))
@@ -236,10 +238,12 @@ def look(job: JobFiles, record: JobRecord) -> Listing:
             results.append(int(match[1]))
         elif match := QUARANTINED.fullmatch(name):
             spoiled.add(int(match[1]))
+        elif match := RETRY.fullmatch(name):
+            forgiven = max(forgiven, int(match[1]))
         elif name == "result.json":
             accepted = True
     attempts = [_attempt(job, record, number, number in results, number in spoiled) for number in sorted(claims)]
-    return Listing(tuple(attempts), accepted, tuple(sorted(results)))
+    return Listing(tuple(attempts), accepted, tuple(sorted(results)), forgiven)
 
 
 def _attempt(job: JobFiles, record: JobRecord, number: int, has_result: bool, spoiled: bool) -> Attempt:
@@ -269,13 +273,13 @@ def trusted_result(job: JobFiles, record: JobRecord, attempt: int) -> dict[str, 
     return result
 
 
-def _check_result(path: str, result: dict[str, Any], job: str, attempt: int | None, input_sha256: str) -> None:
+def _check_result(path: str, result: dict[str, Any], job: str, attempt: int | None, input_sha256: str | None) -> None:
     """Raises CorruptFileError unless this is a result of this job, attempt and input."""
     if result.get("job") != job:
         raise CorruptFileError(path, f"it speaks of job {result.get('job')!r}, not of {job!r}")
     if attempt is not None and result.get("attempt") != attempt:
         raise CorruptFileError(path, f"it speaks of attempt {result.get('attempt')!r}, not of {attempt}")
-    if result.get("input_sha256") != input_sha256 and not _is_refusal(result):
+    if input_sha256 is not None and result.get("input_sha256") != input_sha256 and not _is_refusal(result):
         raise CorruptFileError(path, "it answers another input")
     outcome = result.get("outcome")
     if type(outcome) is not str or outcome not in _OUTCOMES:
@@ -295,8 +299,8 @@ _NUMBER = (int, float, type(None))
 _RESULT_MEMBERS = (("attempt", (int,)), ("error_types", (list, type(None))), ("spent", _NUMBER), ("seconds", _NUMBER))
 
 
-def read_accepted(job: JobFiles, input_sha256: str) -> dict[str, Any] | None:
-    """The accepted result of a job, None while there is none.
+def read_accepted(job: JobFiles, input_sha256: str | None) -> dict[str, Any] | None:
+    """The accepted result of a job, None while there is none. Without a hash, one that answers whatever input.
 
     Raises CorruptFileError or ForeignFileError for one that cannot be trusted.
     """
@@ -422,7 +426,8 @@ def _retry_follows(job: JobFiles, record: JobRecord, end: Ended, attempt: int) -
     if record.policy.max_retries == 0:  # the common case needs no listing
         return False
     listing = look(job, record)
-    failures = sum(1 for a in listing.attempts if a.ended and a.ended.outcome in (Outcome.FAILED, Outcome.TIMED_OUT))
+    counted = [a.ended for a in listing.attempts if a.ended and a.number > listing.forgiven]
+    failures = sum(1 for e in counted if e.outcome in (Outcome.FAILED, Outcome.TIMED_OUT))
     return may_retry(record.policy, end, failures)
 
 
@@ -439,24 +444,24 @@ def judge(
     so a dead one is believed only when a second listing still shows no result.
     """
     listing = look(job, record)
-    if listing.accepted and (final := _final(fanout, job, record)) is not None:
+    if listing.accepted and (final := _final(fanout, job, record.input_sha256)) is not None:
         return final
-    decision = decide(listing.attempts, record.policy, is_alive, waited)
+    decision = decide(listing.attempts, record.policy, is_alive, waited, listing.forgiven)
     if decision.lost and listing.attempts[-1].ended is None:
         listing = look(job, record)
-        decision = decide(listing.attempts, record.policy, is_alive, waited)
+        decision = decide(listing.attempts, record.policy, is_alive, waited, listing.forgiven)
     if decision.verdict is Verdict.FINISHED:
         _mend(fanout, job, listing, decision.attempt)
     return decision
 
 
-def _final(fanout: FanOutFiles, job: JobFiles, record: JobRecord) -> Decision | None:
+def _final(fanout: FanOutFiles, job: JobFiles, input_sha256: str | None) -> Decision | None:
     """The decision on a job with an accepted result, whatever was claimed after it; mends its ticket.
 
     An accepted result that cannot be trusted is quarantined and counts as absent.
     """
     try:
-        result = read_accepted(job, record.input_sha256)
+        result = read_accepted(job, input_sha256)
     except (CorruptFileError, ForeignFileError):
         quarantine(job.accepted)
         return None
@@ -471,3 +476,23 @@ def _mend(fanout: FanOutFiles, job: JobFiles, listing: Listing, attempt: int) ->
     end = next(a.ended for a in listing.attempts if a.number == attempt)
     if end is not None and accept(job, attempt):
         tickets.settle(fanout, job.name, TICKET_OF[end.outcome])
+
+
+def refuse(fanout: FanOutFiles, job: JobFiles, claimant: str, error: SpoolError) -> None:
+    """Fail a job whose job.json cannot be trusted, with the reason, as whoever claims its next attempt."""
+    if _final(fanout, job, None) is not None:
+        return
+    record = JobRecord({"id": job.name}, Policy(), "")
+    attempt = _attempt_of(job, claimant)
+    if try_claim(job, attempt, claimant):
+        result = verdict_result(job, record, attempt, Outcome.FAILED, type(error).__name__, str(error))
+        finish(fanout, job, record, attempt, result)
+
+
+def _attempt_of(job: JobFiles, claimant: str) -> int:
+    """The newest attempt when this claimant has it and has not ended it, else the next."""
+    names = os.listdir(job.path)
+    newest = max((int(match[1]) for name in names if (match := CLAIM.fullmatch(name))), default=0)
+    if newest and f"result.{newest}.json" not in names and claimed_by(job, newest) == claimant:
+        return newest
+    return newest + 1

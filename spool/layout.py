@@ -14,6 +14,7 @@ FORMAT = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 TICKETS = ("todo", "done", "failed", "cancelled")
 CLAIM = re.compile(r"claim\.([1-9][0-9]{0,8})")
+RETRY = re.compile(r"retry\.([1-9][0-9]{0,8})")
 RESULT = re.compile(r"result\.([1-9][0-9]{0,8})\.json")
 QUARANTINED = re.compile(r"result\.([1-9][0-9]{0,8})\.json\.corrupt(\.[0-9]+)?")
 
@@ -86,6 +87,12 @@ class JobFiles:
 
     def result_pickle(self, attempt: int) -> str:
         return f"{self.path}/result.{attempt}.pickle"
+
+    def retry(self, attempt: int) -> str:
+        return f"{self.path}/retry.{attempt}"
+
+    def retired(self, attempt: int) -> str:
+        return f"{self.path}/retired.{attempt}.json"
 
     def stdout(self, attempt: int) -> str:
         return f"{self.path}/stdout.{attempt}.log"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +21,10 @@ from executors.result import ParallelFlowResult
 from executors.travel import is_marked, mark, unpack_pickle
 from spool import jsonio
 from spool import run as runs
-from spool.errors import CorruptFileError, SpoolError
 from spool.job import sha256
 from spool.layout import FanOutFiles, JobFiles, RunFiles
 from spool.publish import publish, read_bytes, read_json
+from spool.retry import retry_failed as send_failed_back
 from tea.checkpoint import Checkpoint
 from tea.dialect import Workflow, build, load_text
 from tea.fanout import FanOuts, Options, known_strategy
@@ -31,6 +32,7 @@ from tea.graph import END, START, Graph, nearest
 from tea.record import Run, spool_path, who
 from tea.stategraph import StateGraph
 from tea.walk import RESULTS, Scope, State
+from tea.worker import work
 
 _FAILURES = 20
 
@@ -183,9 +185,7 @@ def resume(spool: str, run: str | None, options: RunOptions, retry_failed: bool 
     try:
         last = runs.fanouts(found.fanouts)[-1:]
         if retry_failed and last:
-            from spool.retry import retry_failed as retry
-
-            retry(last[0])
+            send_failed_back(last[0])
         start = _start_of(found, last[0] if last else None)
         driven.note("resumed", by=f"{who()['user']}@{who()['host']}:{os.getpid()}")
     except BaseException:
@@ -348,19 +348,7 @@ def _strategies(graph: Graph) -> Iterator[str]:
 
 
 def _traceback(error: BaseException) -> str:
-    import traceback
-
     return "".join(traceback.format_exception(error))
 
 
-__all__ = [
-    "CorruptFileError",
-    "Ended",
-    "InputError",
-    "RunOptions",
-    "SpoolError",
-    "final_json",
-    "load_input",
-    "resume",
-    "run",
-]
+__all__ = ["Ended", "InputError", "RunOptions", "final_json", "load_input", "resume", "run", "work"]

@@ -1,0 +1,172 @@
+"""`tea worker`: runs jobs that others made, on this machine, until the spool has nothing left.
+
+    look for a fan-out with work --> slots on it --> until nobody needs them there --> look again
+
+The slots are the same as those of the strategy `process`, under the same supervisor: a job that exceeds its time is
+ended with everything it started, a slot that dies is replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from executors.slot import SlotSetup
+from executors.slots import Slots, preload
+from spool import job as jobs
+from spool import tickets
+from spool.errors import SpoolError
+from spool.layout import FanOutFiles
+from spool.publish import read_json
+from spool.run import fanouts, find_spool, runs
+from spool.worker import LEASE
+from tea.version import __version__
+
+_TICK = 0.05
+_SETTLE = 1.0
+"""Seconds that slots stay at a fan-out without free jobs before the worker looks elsewhere."""
+
+
+@dataclass(slots=True)
+class _Work:
+    """A fan-out with work for anybody."""
+
+    fanout: FanOutFiles
+    record: dict[str, Any]
+    folder: str
+
+
+class WorkerCommand:
+    """One call of `work`."""
+
+    def __init__(self, spool: str, slots: int, follow: bool, warn: Callable[[str], None]) -> None:
+        self.spool = find_spool(spool)
+        self.count, self.follow, self.warn = slots, follow, warn
+        self.done = 0
+        self._told: set[str] = set()
+        self._orphaned = threading.Event()
+
+    def run(self) -> int:
+        """Work until there is nothing left, or for ever; the number of attempts that were run."""
+        preload("executors.slot", "executors.slots", "tea.job")
+        _watch_stdin(self._orphaned)
+        while not self._orphaned.is_set():
+            work = self._find()
+            if work is not None:
+                self._work_on(work)
+            elif self.follow:
+                self._orphaned.wait(0.5)
+            elif not self._anything_unfinished():
+                break
+            else:
+                self._orphaned.wait(0.2)
+        return self.done
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    def _find(self) -> _Work | None:
+        """The oldest fan-out that has jobs to do which anybody may run."""
+        for run in runs(self.spool):
+            for fanout in fanouts(run.fanouts):
+                if tickets.names(fanout, "todo") and (work := self._usable(fanout, run.run)):
+                    return work
+        return None
+
+    def _usable(self, fanout: FanOutFiles, run_json: str) -> _Work | None:
+        try:
+            record = read_json(fanout.fanout)
+            folder = str(read_json(run_json).get("folder") or "")
+        except (SpoolError, FileNotFoundError):
+            return None
+        if record.get("strategy") == "thread":
+            return None  # its coordinator's threads have the state as objects
+        if not record.get("portable") or record.get("runner") != "tea.job:WorkflowRunner":
+            self._tell(fanout.path, f"{fanout.path}: only the process that made these jobs can run them; passed over")
+            return None
+        return _Work(fanout, record, folder)
+
+    def _tell(self, key: str, text: str) -> None:
+        if key not in self._told:
+            self._told.add(key)
+            self.warn(text)
+
+    def _anything_unfinished(self) -> bool:
+        """Whether jobs that run elsewhere may yet come back: their workers may die."""
+        return any(
+            tickets.names(fanout, "todo") and self._usable(fanout, run.run)
+            for run in runs(self.spool)
+            for fanout in fanouts(run.fanouts)
+        )
+
+    # -- working ------------------------------------------------------------------------------------------------
+
+    def _work_on(self, work: _Work) -> None:
+        slots = Slots(self.spool, self._setup(work), self.count, lambda *_a, **_k: None)
+        grace = float((work.record.get("config") or {}).get("grace_seconds", 5.0))
+        idle_since = time.monotonic()
+        try:
+            while not self._orphaned.is_set():
+                lines = [*slots.hints(), *slots.replace_dead()]
+                self.done += sum(line.startswith("-") for line in lines)
+                slots.end_late(lambda job: self._limits(work.fanout, job), grace)
+                if lines or any(slot.look() for slot in slots.slots):
+                    idle_since = time.monotonic()
+                elif time.monotonic() - idle_since > _SETTLE or not tickets.names(work.fanout, "todo"):
+                    break
+                slots.wait(_TICK)
+        except BaseException:
+            slots.stop(grace)
+            raise
+        slots.stop(grace, patience=0.0 if self._orphaned.is_set() else 1.0)
+
+    def _limits(self, fanout: FanOutFiles, job: str) -> tuple[float | None, float | None]:
+        try:
+            policy = jobs.read_job(fanout.job(job)).policy
+        except (SpoolError, OSError):
+            return None, None
+        return policy.timeout_seconds, policy.timeout_total
+
+    def _setup(self, work: _Work) -> SlotSetup:
+        return SlotSetup(
+            spool=self.spool.path,
+            fanout=work.fanout.path,
+            runner=str(work.record["runner"]),
+            slots=self.count if self.count > 1 else 0,
+            options=work.record.get("options") or {},
+            lease=LEASE,
+            version=__version__,
+            path=(work.folder,) if work.folder else (),
+            cwd=os.getcwd(),
+            environment=dict(os.environ),
+        )
+
+
+def _watch_stdin(orphaned: threading.Event) -> None:
+    """A worker whose stdin is a pipe ends when the other end is closed: its parent has gone."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (OSError, ValueError, AttributeError):
+        return
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        return
+
+    def watch() -> None:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+        orphaned.set()
+
+    threading.Thread(target=watch, name="tea-stdin", daemon=True).start()
+
+
+def work(spool: str, *, slots: int = 1, until_empty: bool = True, warn: Callable[[str], None] | None = None) -> int:
+    """Run jobs of a spool with so many slots; the number of attempts that were run.
+
+    Raises SpoolError when there is no spool.
+    """
+    return WorkerCommand(spool, slots, not until_empty, warn or (lambda _text: None)).run()
