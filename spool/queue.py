@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 from spool import job as jobs
 from spool import tickets
-from spool.attempts import Decision, Outcome, Policy, Verdict
-from spool.claim import try_claim
+from spool.attempts import Decision, Outcome, Verdict
+from spool.claim import claimed_by, try_claim
 from spool.errors import SpoolError
 from spool.job import JobRecord
-from spool.layout import FanOutFiles, JobFiles
+from spool.layout import FanOutFiles, JobFiles, is_name
 from spool.worker import Observer, read_now
 
 POLL = 0.1
@@ -27,6 +27,9 @@ POLL = 0.1
 
 DEAD_WORKERS = 0.4
 """Seconds between looks for workers that died."""
+
+TROUBLE = 1.0
+"""Seconds after which a job is looked at again whose files could not be read or written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,9 @@ class Claim:
 
 class Queue:
     """Claims the jobs of one fan-out for one claimant.
+
+    A claimant belongs to one queue, and takes the next job when it has done with the last: a claim of its own that
+    has no result is taken to be its to run.
 
     Args:
         fanout: where.
@@ -69,11 +75,15 @@ class Queue:
         self._failed: dict[str, tuple[int, float]] = {}
         self._next_dead_look = clock() + DEAD_WORKERS
         self._next_known_look = 0.0
+        self._trouble: OSError | None = None
         self.remaining = -1
         """Tickets in `todo/` at the last listing; 0 tells that nothing is left, -1 that nobody has looked."""
 
     def take(self) -> Claim | None:
-        """Claim a free attempt; None when there is none now. Raises OSError when the disk refuses claims."""
+        """Claim a free attempt; None when there is none now.
+
+        Raises OSError when the disk refuses claims, or a job's files, while there is no other job to take.
+        """
         now = self._clock()
         if now >= self._next_dead_look:
             self._find_dead_workers(now)
@@ -81,10 +91,16 @@ class Queue:
             return claim
         while True:
             if not self._fresh and not self._refill(now):
+                self._tell_trouble()
                 return None
             claim = self._take_fresh(self._fresh.pop())
             if claim is not None:
                 return claim
+
+    def _tell_trouble(self) -> None:
+        error, self._trouble = self._trouble, None
+        if error is not None:
+            raise error
 
     def _refill(self, now: float) -> bool:
         """List `todo/`: our share of what we have not looked at, else what others have not come to yet."""
@@ -110,24 +126,32 @@ class Queue:
     def _take_fresh(self, name: str) -> Claim | None:
         """Try the first attempt without looking."""
         job = self._fanout.job(name)
+        self._later(name, self._clock() + POLL)
         try:
-            if not try_claim(job, 1, self._claimant):
-                self._look_again[name] = self._clock() + POLL
+            if not try_claim(job, 1, self._claimant, anew=True):
                 return None
-            return Claim(job, jobs.read_job(job), 1)
+            record = jobs.read_job(job)
         except FileNotFoundError:
-            return None  # the ticket of a job that somebody removed
-        except SpoolError as error:
-            self._refuse(job, 1, error)
             return None
+        except SpoolError as error:
+            jobs.refuse(self._fanout, job, self._claimant, error)
+            return None
+        del self._look_again[name]
+        return Claim(job, record, 1)
 
     def _take_known(self, now: float) -> Claim | None:
         """Look into jobs that were claimed before, those that are due."""
         due = [name for name, at in self._look_again.items() if at <= now]
         for name in due:
-            del self._look_again[name]
-            claim = self._consider(name, now)
+            self._look_again[name] = now + POLL
+            try:
+                claim = self._consider(name, now)
+            except OSError as error:  # one job in trouble does not hold up the others
+                self._look_again[name] = now + TROUBLE
+                self._trouble = error
+                continue
             if claim is not None:
+                del self._look_again[name]
                 return claim
         self._next_known_look = min(self._look_again.values(), default=0.0)
         return None
@@ -139,26 +163,32 @@ class Queue:
             waited = self._waited(name, now)
             decision = jobs.judge(self._fanout, job, record, self._observer.is_alive, waited)
         except FileNotFoundError:
+            tickets.drop_stray(self._fanout, job)
             return None
         except SpoolError as error:
-            self._refuse(job, 1, error)
+            jobs.refuse(self._fanout, job, self._claimant, error)
             return None
         return self._act(job, record, decision, now)
 
     def _act(self, job: JobFiles, record: JobRecord, decision: Decision, now: float) -> Claim | None:
         match decision.verdict:
             case Verdict.RUNNING:
-                self._later(job.name, now + POLL)
+                if (
+                    claimed_by(job, decision.attempt) == self._claimant
+                ):  # something failed between claiming and running
+                    return Claim(job, record, decision.attempt, decision.spent)
             case Verdict.WAITING:
                 self._note_failure(job.name, decision, now)
             case Verdict.FREE:
-                if try_claim(job, decision.attempt, self._claimant):
+                if decision.delay and self._failed.get(job.name, (0,))[0] != decision.attempt:
+                    self._note_failure(job.name, decision, now)  # what we waited for was an earlier failure
+                elif try_claim(job, decision.attempt, self._claimant):
                     return Claim(job, record, decision.attempt, decision.spent)
-                self._later(job.name, now + POLL)
             case Verdict.GIVEN_UP:
                 self._give_up(job, record, decision)
             case Verdict.FINISHED:
                 self._failed.pop(job.name, None)
+                del self._look_again[job.name]
         return None
 
     def _later(self, name: str, at: float) -> None:
@@ -183,9 +213,9 @@ class Queue:
     def _find_dead_workers(self, now: float) -> None:
         """Jobs of workers that died are worth a look before all others."""
         for name in self._observer.dead_workers():
-            path, _, job = read_now(self._observer.files(name)).partition(" ")
-            if job and path == self._fanout.path:
-                self._later(job.partition(" ")[0], 0.0)
+            path, *job = read_now(self._observer.files(name)).rsplit(" ", 4)
+            if path == self._fanout.path and job and is_name(job[0]):
+                self._later(job[0], 0.0)
         self._next_dead_look = self._clock() + DEAD_WORKERS
 
     def _give_up(self, job: JobFiles, record: JobRecord, decision: Decision) -> None:
@@ -204,25 +234,9 @@ class Queue:
             jobs.verdict_result(job, record, decision.attempt, Outcome.LOST, "WorkerLost", error, decision.spent),
         )
 
-    def _refuse(self, job: JobFiles, attempt: int, error: SpoolError) -> None:
-        """A job whose own files cannot be trusted fails, with the reason, without being run."""
-        refuse(self._fanout, job, self._claimant, error)
-
     @property
     def wait(self) -> float:
         """Seconds until something known may be due; POLL at most."""
         if not self._look_again:
             return POLL
         return min(max(min(self._look_again.values()) - self._clock(), 0.001), POLL)
-
-
-def refuse(fanout: FanOutFiles, job: JobFiles, claimant: str, error: SpoolError) -> None:
-    """Fail a job whose job.json cannot be read, as the first attempt that is free."""
-    record = JobRecord({"id": job.name}, Policy(), "")
-    for attempt in range(1, 1000):
-        if try_claim(job, attempt, claimant):
-            result = jobs.verdict_result(job, record, attempt, Outcome.FAILED, type(error).__name__, str(error))
-            jobs.finish(fanout, job, record, attempt, result)
-            return
-        if jobs.trusted_result(job, record, attempt) is not None:
-            return  # somebody refused it before us

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from spool.layout import TICKETS, FanOutFiles, is_name
+from spool.layout import TICKETS, FanOutFiles, JobFiles, is_name
 from spool.publish import write_exclusive
 
 FINISHED = TICKETS[1:]
@@ -49,6 +49,16 @@ def settle(fanout: FanOutFiles, name: str, kind: str) -> bool:
 def kind_of(fanout: FanOutFiles, name: str) -> str | None:
     """The folder in which a job's ticket lies; None when it has none."""
     return next((kind for kind in TICKETS if os.path.lexists(fanout.ticket(kind, name))), None)
+
+
+def drop_stray(fanout: FanOutFiles, job: JobFiles) -> None:
+    """Remove the ticket in `todo/` of a job whose directory is gone."""
+    if os.path.isdir(job.path):
+        return
+    try:
+        os.unlink(fanout.ticket("todo", job.name))
+    except FileNotFoundError:
+        pass
 
 
 def names(fanout: FanOutFiles, kind: str) -> list[str]:
