@@ -91,10 +91,9 @@ def _strategy_look(value: str, path: KeyPath, report: Report) -> None:
 
 def _plugged_in() -> list[str]:
     """Strategies that other packages bring along; asked for only when a name is not one of tea's own."""
-    import executors
+    from executors.base import available_strategies
 
-    available = getattr(executors, "available_strategies", None)
-    return list(available()) if available else []
+    return list(available_strategies())
 
 
 def _matrix_look(value: dict[Any, Any], path: KeyPath, report: Report) -> None:
