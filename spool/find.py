@@ -126,9 +126,7 @@ def _fitting(run: RunFiles, wanted: Sequence[str], fits: Callable[[str, str], bo
             yield from _jobs_fitting(fanout, wanted, fits)
 
 
-def _jobs_fitting(
-    fanout: FanOutFiles, wanted: Sequence[str], fits: Callable[[str, str], bool]
-) -> Iterator[JobFiles]:
+def _jobs_fitting(fanout: FanOutFiles, wanted: Sequence[str], fits: Callable[[str, str], bool]) -> Iterator[JobFiles]:
     above = _named(_match(fanout.path)["rest"])
     last, rest = wanted[-1], wanted[:-1]
     if len(rest) > len(above):

@@ -17,9 +17,9 @@ from typing import Any
 from spool import tickets
 from spool.attempts import Outcome
 from spool.claim import Claimant, claimed_by, host_name
-from spool.errors import CorruptFileError, ForeignFileError, SpoolError
+from spool.errors import CorruptFileError, ForeignFileError
 from spool.find import fanout_of, in_run
-from spool.layout import CLAIM, FanOutFiles, JobFiles, RunFiles, SpoolFiles, is_name
+from spool.layout import CLAIM, TICKETS, FanOutFiles, JobFiles, RunFiles, SpoolFiles, is_name
 from spool.publish import read_json
 from spool.run import coordinator, fanouts
 from spool.worker import Observer, is_locked, read_now
@@ -105,7 +105,7 @@ class FanOutView:
 
     name: str
     record: Mapping[str, Any]
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(tickets.TICKETS, 0))
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TICKETS, 0))
     total: int = 0
     folders: int = 0
     moved: float = 0.0
@@ -214,7 +214,7 @@ def _add(view: RunView, groups: dict[str, FanOutView], fanout: FanOutFiles, fail
     group.folders += 1
     every: list[str] = []
     found: dict[str, list[str]] = {}
-    for kind in tickets.TICKETS:
+    for kind in TICKETS:
         found[kind] = tickets.names(fanout, kind)
         group.counts[kind] += len(found[kind])
         every += found[kind]
@@ -277,6 +277,11 @@ def _nested(fanout: FanOutFiles, names: list[str], deadline: float) -> tuple[lis
     return found, True
 
 
+def fanouts_inside(fanout: FanOutFiles, names: list[str]) -> list[FanOutFiles]:
+    """The fan-outs inside the named branches, however long it takes to look."""
+    return _nested(fanout, names, float("inf"))[0]
+
+
 def _count_running(view: RunView, groups: dict[str, FanOutView]) -> None:
     """Each running attempt once, counted in its group."""
     view.running = list({(one.job.path, one.attempt): one for one in view.running}.values())
@@ -291,13 +296,18 @@ def _count_running(view: RunView, groups: dict[str, FanOutView]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class AttemptView:
-    """One attempt. claimed: seconds since the epoch, as the file system says. alive: asked only without a result."""
+    """One attempt.
+
+    claimed: seconds since the epoch, as the file system says. alive: asked only without a result.
+    sent_back: the note of a person who let the job run again after this attempt.
+    """
 
     number: int
     claimant: str
     claimed: float
     result: Mapping[str, Any]
     alive: bool | None
+    sent_back: Mapping[str, Any]
 
     @property
     def host(self) -> str:
@@ -322,13 +332,13 @@ def _attempt(job: JobFiles, number: int, observer: Observer) -> AttemptView:
     result = read_quietly(job.result(number))
     claimant = claimed_by(job, number) or ""
     alive = None if result else observer.is_alive(claimant)
-    return AttemptView(number, claimant, _claimed_at(job, number), result, alive)
+    return AttemptView(number, claimant, _claimed_at(job, number), result, alive, read_quietly(job.retry(number)))
 
 
 def ticket_of(job: JobFiles) -> str:
     """The folder in which a job's ticket lies; "" when it has none."""
     fanout = fanout_of(job)
-    return next((kind for kind in tickets.TICKETS if os.path.lexists(fanout.ticket(kind, job.name))), "")
+    return next((kind for kind in TICKETS if os.path.lexists(fanout.ticket(kind, job.name))), "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,7 +165,8 @@ class Progress:
 
     def _show(self, now: float) -> None:
         self._next = now + self._display.interval
-        live, ended = [], []
+        live: list[Counts] = []
+        ended: list[Counts] = []
         for board, seen in list(self._seen.items()):
             (ended if board.complete else live).append(seen.counts(now))
             if board.complete:

@@ -28,6 +28,9 @@ def finish(ended: Ended, out: int, output: str | None, fail_on_branch_errors: bo
     if ended.error is not None:
         _tell_failure(ended)
         return EXIT_FAILED
+    if ended.interrupted_at is not None:
+        say(f"stopped at node '{ended.interrupted_at}', where the workflow wants to be interrupted")
+        return EXIT_INTERRUPTED
     return EXIT_BRANCHES if ended.failed and fail_on_branch_errors else 0
 
 
@@ -55,11 +58,18 @@ def _tell_branches(ended: Ended) -> None:
         say(f"  and {ended.failed - min(NAMED, len(ended.failures))} more")
     if ended.run is None:
         return
-    where = spool_hint(spool_of(ended.run.path).path)
     with_jobs = next((result.job for result in ended.failures if result.job), None)
     if with_jobs:
-        say(f"to see why:     tea spool show {short_path(with_jobs)}{where}")
-    say(f"to run again:   tea resume {ended.run.name} --retry-failed{where}")
+        say(f"to see why:     tea spool show {short_path(with_jobs)}{_where(ended.run)}")
+    say(f"to run again:   {_resume(ended.run)} --retry-failed")
+
+
+def _where(run: RunFiles) -> str:
+    return spool_hint(spool_of(run.path).path)
+
+
+def _resume(run: RunFiles) -> str:
+    return f"tea resume {run.name}{_where(run)}"
 
 
 def _branch(result: ParallelFlowResult) -> str:
@@ -87,7 +97,7 @@ def _tell_failure(ended: Ended) -> None:
     if ended.traceback and debugging():
         say(ended.traceback.rstrip())
     if ended.run is not None:
-        say(f"to go on from the last fan-out:  tea resume {ended.run.name}{spool_hint(spool_of(ended.run.path).path)}")
+        say(f"to go on from the last fan-out:  {_resume(ended.run)}")
     if not debugging() and ended.traceback:
         say("TEA_DEBUG=1 shows the traceback")
 
@@ -97,5 +107,5 @@ def stopped(run: RunFiles | None) -> int:
     if run is None:
         say("interrupted; nothing is kept")
     else:
-        say(f"interrupted; what has finished is kept. To go on:  tea resume {run.name}{spool_hint(spool_of(run.path).path)}")
+        say(f"interrupted; what has finished is kept. To go on:  {_resume(run)}")
     return EXIT_INTERRUPTED

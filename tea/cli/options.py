@@ -49,7 +49,9 @@ def outcome_options(function: F) -> F:
         click.option("--strict", is_flag=True, help="A strategy that is unknown is an error, not `thread`."),
         click.option("--max-workers", metavar="N", type=click.IntRange(min=1), help="Branches at once."),
         click.option(
-            "--strategy", metavar="NAME", help="Where all branches run, whatever the workflow says: thread, process..."
+            "--strategy",
+            metavar="NAME",
+            help="Where all branches run, whatever the workflow says: thread, process...",
         ),
         click.option("--output", metavar="FILE", help="Write the final state there instead of stdout."),
     ):

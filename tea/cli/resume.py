@@ -44,9 +44,7 @@ def resume(
     from tea.session import resume as go_on
 
     folder, name = run_at(spool_path(spool), run)
-    options = RunOptions(
-        strategy=strategy, max_workers=max_workers, strict=strict, argv=tuple(sys.argv), warn=warn
-    )
+    options = RunOptions(strategy=strategy, max_workers=max_workers, strict=strict, argv=tuple(sys.argv), warn=warn)
     out = stdout_for_results()
     return drive(
         lambda: go_on(folder, name, options, retry_failed=retry_failed),

@@ -101,7 +101,7 @@ def _options(given: dict[str, Any]) -> RunOptions:
 def _resume(
     workflow: str, output: str | None, fail_on_branch_errors: bool, progress: str, given: dict[str, Any]
 ) -> int:
-    """`tea run WORKFLOW --resume RUN`: the run goes on with the workflow it began with; say so when it has changed."""
+    """`tea run WORKFLOW --resume RUN`: the run goes on with the workflow that it began with."""
     from spool.run import find_run, find_spool
     from tea.cli.drive import drive
     from tea.dialect import load_file

@@ -7,7 +7,8 @@ import click
 from tea.cli.errors import say, warn
 from tea.cli.options import spool_option, spool_path
 
-HELP = """Claim jobs of SPOOL and run them, beside the workers that are there already, from any machine that mounts it.
+HELP = """Claim jobs of SPOOL and run them, beside the workers that are there already, from any machine that mounts
+it.
 
 \b
   tea worker                                       until nothing is left
@@ -28,8 +29,8 @@ gone.
     help="End when nothing is left to do (the default), or wait for more.",
 )
 def worker(folder: str | None, spool: str | None, slots: int, until_empty: bool) -> int:
-    from tea.session import work  # type: ignore[attr-defined,unused-ignore]
+    from tea.worker import work
 
-    ran: int = work(spool_path(folder or spool), slots=slots, until_empty=until_empty, warn=warn)
+    ran = work(spool_path(folder or spool), slots=slots, until_empty=until_empty, warn=warn)
     say(f"ran {ran} {'job' if ran == 1 else 'jobs'}")
     return 0
