@@ -32,7 +32,7 @@ from spool import jsonio
 from spool.claim import Claimant, host_name, user_name
 from spool.errors import SpoolError
 from spool.layout import SpoolFiles, WorkerFiles, is_name
-from spool.publish import publish, read_json, replace
+from spool.publish import publish, read_bytes, read_json, replace
 
 LEASE = 30.0
 """Seconds without a beat after which a worker on another host counts as dead."""
@@ -42,12 +42,15 @@ _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVA
 
 @lru_cache(maxsize=1)
 def boot_id() -> str:
-    """What tells this boot of this machine from others: the kernel's boot id, or the time it booted."""
+    """What tells this boot of this machine from others: the kernel's boot id.
+
+    Elsewhere than on Linux it is the same for all boots, and the lock alone tells: no lock outlives a boot.
+    """
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()
-    except OSError:  # not Linux: seconds since boot, taken from the epoch, are stable to a few seconds
-        return f"boot-{round((time.time() - time.clock_gettime(time.CLOCK_MONOTONIC)) / 60)}"
+    except OSError:
+        return "unknown"
 
 
 class Worker:
@@ -70,8 +73,10 @@ class Worker:
         self._beats = 0
         self._closed = threading.Event()
         self._now_fd = os.open(self.files.now, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._now_size = _NOW_SIZE
         self._beat()
-        threading.Thread(target=self._pulse, name="tea-beat", daemon=True).start()
+        self._pulsing = threading.Thread(target=self._pulse, name="tea-beat", daemon=True)
+        self._pulsing.start()
 
     def _record(self, slots: int, version: str) -> dict[str, Any]:
         return {
@@ -87,11 +92,13 @@ class Worker:
         }
 
     def _lock(self) -> int | None:
-        """Take the lock; None where the file system has no locks and the beat alone must do."""
+        """Take the lock; None where the file system has no locks and the beat alone must do.
+
+        The name is new, so whoever else holds it is an observer that asks whether anybody does: for microseconds.
+        """
         fd = os.open(self.files.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if not lock_descriptor(fd, blocking=False):
-                raise SpoolError(f"{self.files.lock}: held by another process, though the name is new")
+            lock_descriptor(fd, poll_interval=0.001)
         except OSError as error:
             os.close(fd)
             if error.errno not in _NO_LOCKS:
@@ -112,13 +119,16 @@ class Worker:
 
     def doing(self, text: str) -> None:
         """Say what this worker does now (one line, for people and for its supervisor)."""
-        os.pwrite(self._now_fd, text.encode().ljust(_NOW_SIZE)[:_NOW_SIZE], 0)
+        data = text.encode()
+        self._now_size = max(self._now_size, len(data))  # what was written before must be covered
+        os.pwrite(self._now_fd, data.ljust(self._now_size), 0)
 
     def close(self) -> None:
         """End in order: the lock is freed and the folder goes."""
         if self._closed.is_set() or os.getpid() != self.claimant.pid:  # a forked child is not this worker
             return
         self._closed.set()
+        self._pulsing.join(5)  # a beat that comes now would keep the folder
         shutil.rmtree(self.files.path, ignore_errors=True)
         os.close(self._now_fd)
         if self.lock_fd is not None:
@@ -147,14 +157,14 @@ def this_worker(spool: SpoolFiles, *, slots: int = 1, lease: float = LEASE, vers
 
 
 _NOW_SIZE = 256
+"""Bytes that what a worker does now is padded to; a longer text makes the file longer."""
 
 
 def read_now(files: WorkerFiles) -> str:
     """What a worker does now; empty when nothing or unknown."""
     try:
-        with open(files.now, "rb") as file:
-            return file.read(_NOW_SIZE).decode("utf-8", "replace").strip()
-    except OSError:
+        return read_bytes(files.now, 65536).decode("utf-8", "replace").strip()
+    except (OSError, SpoolError):
         return ""
 
 
@@ -218,9 +228,14 @@ class Observer:
 
     def _record(self, files: WorkerFiles) -> dict[str, Any] | None:
         """The worker's record; None when its folder is gone: it ended in order, after its last result."""
-        if not os.path.isdir(files.path):
+        try:
+            os.stat(files.path)
+        except FileNotFoundError:
             self._records.pop(files.name, None)
+            self._pulses.pop(files.name, None)
             return None
+        except OSError:  # a passing fault (ESTALE, EIO) is no death: the beat tells
+            return {}
         record = self._records.get(files.name)
         if record is None:
             try:
@@ -235,21 +250,20 @@ class Observer:
     def _beats(self, files: WorkerFiles, record: dict[str, Any]) -> bool:
         lease = record.get("lease", LEASE)
         try:
-            with open(files.beat, "rb") as file:
-                beat = file.read(64)
-        except OSError:
+            beat = read_bytes(files.beat, 64)
+        except (OSError, SpoolError):
             beat = b""
         pulse = self._pulses.get(files.name)
         if pulse is None or pulse.beat != beat:
             self._pulses[files.name] = _Pulse(beat, self._clock())
             return True
-        return self._clock() - pulse.since < float(lease)
+        return self._clock() - pulse.since < (lease if isinstance(lease, int | float) else LEASE)
 
 
 def is_locked(path: str) -> bool | None:
     """Whether a living process holds this lock; None when the file system cannot tell."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     except OSError:
