@@ -100,10 +100,19 @@ class CoordinatorLock:
     """Held by the one process that drives a run."""
 
     def __init__(self, run: RunFiles) -> None:
-        self._fd = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._fd = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise SpoolError(f"{run.lock}: cannot be opened ({error.strerror})") from error
         try:
             if not lock_descriptor(self._fd, blocking=False):
                 raise RunBusyError(run.name, coordinator(run))
+        except OSError as error:
+            os.close(self._fd)
+            raise SpoolError(
+                f"{run.lock}: this file system does not lock ({error.strerror}), so nobody can tell whether another "
+                "process drives this run; put the spool on one that does, with --spool DIR"
+            ) from error
         except BaseException:
             os.close(self._fd)
             raise
