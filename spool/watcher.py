@@ -121,6 +121,7 @@ class Watcher:
                 observer.schedule(Moved(), self._fanout.tickets(kind))
             observer.start()
         except OSError as error:  # the limit of watches or instances
+            observer.unschedule_all()  # those that had started already
             _log.warning(
                 "%s: no file events (%s); polling every %g s instead", self._fanout.path, error, self._interval
             )
