@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from multiprocessing import connection, parent_process
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from executors import attempt as attempts
 from executors.attempt import Branch
@@ -144,31 +144,56 @@ def _die_with_parent() -> None:
 class Output:
     """What jobs print: descriptors 1 and 2 point to scratch files in the worker's folder, moved to the job after it.
 
-    Two files for a worker, not two for a job: most jobs print nothing, and a file costs as much as a claim.
+    Two files for a worker, not two for a job: most jobs print nothing, and a file costs as much as a claim. A job may
+    close or replace what it prints to; the next one finds it as it was.
     """
 
     def __init__(self, worker: Worker) -> None:
-        self._streams = [(1, worker.files.stdout), (2, worker.files.stderr)]
-        for fd, path in self._streams:
-            scratch = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            os.dup2(scratch, fd)
-            os.close(scratch)
-        sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
-        sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+        self._streams = [_Stream(1, worker.files.stdout), _Stream(2, worker.files.stderr)]
+        self._put_back()
+
+    def _put_back(self) -> None:
+        for stream in self._streams:
+            stream.put_back()
+        sys.stdout, sys.stderr = (stream.text for stream in self._streams)
 
     def collect(self, job: JobFiles, attempt: int) -> None:
         """Give the job what was printed since the last call."""
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(ValueError, OSError, AttributeError):  # user code may have closed or replaced it
-                stream.flush()
-        for fd, path in self._streams:
-            try:
-                size = os.fstat(fd).st_size
-            except OSError:
-                continue
-            if size:
-                keep_log(path, job.stdout(attempt) if fd == 1 else job.stderr(attempt))
-                os.ftruncate(fd, 0)
+        for text in (sys.stdout, sys.stderr):
+            with contextlib.suppress(
+                ValueError, OSError, AttributeError
+            ):  # closed, or something else put in its place
+                text.flush()
+        self._put_back()
+        for stream, log in zip(self._streams, (job.stdout, job.stderr), strict=True):
+            if os.fstat(stream.kept).st_size:
+                keep_log(stream.path, log(attempt))
+                os.ftruncate(stream.kept, 0)
+
+
+class _Stream:
+    """One descriptor that jobs print to, and its scratch file."""
+
+    def __init__(self, fd: int, path: str) -> None:
+        self.fd, self.path = fd, path
+        self.kept = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._file = os.fstat(self.kept)
+        os.dup2(self.kept, fd)
+        self.text = self._open()
+
+    def _open(self) -> TextIO:
+        return os.fdopen(self.fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+
+    def put_back(self) -> None:
+        """Undo what a job did to it."""
+        try:
+            same = os.path.samestat(os.fstat(self.fd), self._file)
+        except OSError:  # closed
+            same = False
+        if not same:
+            os.dup2(self.kept, self.fd)
+        if self.text.closed:
+            self.text = self._open()
 
 
 def keep_log(scratch: str, log: str) -> None:

@@ -35,7 +35,7 @@ class Recorder:
         self.spool, self.folder, self.journal = spool, folder, journal
         self.sync = False
         self.lease: float | None = None
-        self._number = number
+        self.number = number
 
     def fan_out(self, source: str, record: dict[str, Any]) -> FanOutFiles:
         """The next fan-out: a new one, or the one that an earlier process began over the same input.
@@ -44,8 +44,8 @@ class Recorder:
         it is, and the next free number is taken.
         """
         while True:
-            self._number += 1
-            fanout = create_fanout(self.folder, self._number, source)
+            self.number += 1
+            fanout = create_fanout(self.folder, self.number, source)
             try:
                 publish(fanout.fanout, jsonio.pretty({**record, "started": time.time()}))
                 return fanout
@@ -98,11 +98,16 @@ class Run:
 
     @classmethod
     def resume(cls, spool: SpoolFiles, files: RunFiles, *, sync: bool = False, lease: float | None = None) -> Run:
-        """Drive a run on; its last fan-out is taken up again. Raises RunBusyError when another process drives it."""
+        """Drive a run on. Raises RunBusyError when another process drives it."""
         run = cls(spool.path, "", b"", dict)
         run.sync, run.lease = sync, lease
-        run._begin(spool, files, max(len(fanouts(files.fanouts)) - 1, 0))
+        run._begin(spool, files, 0)
         return run
+
+    def go_back_to(self, fanout: FanOutFiles) -> None:
+        """Take up this fan-out again: it is the next that the walk comes to."""
+        assert self.files is not None
+        self.recorder().number = fanouts(self.files.fanouts).index(fanout)
 
     def note(self, event: str, **fields: Any) -> None:
         """Write to the journal, if there is one yet."""

@@ -183,10 +183,10 @@ def resume(spool: str, run: str | None, options: RunOptions, retry_failed: bool 
     session.take_over(record)
     driven = Run.resume(files, found, sync=workflow.spool.durability == "power", lease=workflow.spool.lease_duration)
     try:
-        last = runs.fanouts(found.fanouts)[-1:]
-        if retry_failed and last:
-            send_failed_back(last[0])
-        start = _start_of(found, last[0] if last else None)
+        fanout = _fan_out_to_resume(found, retry_failed)
+        if fanout is not None:
+            driven.go_back_to(fanout)
+        start = _start_of(found, fanout)
         driven.note("resumed", by=f"{who()['user']}@{who()['host']}:{os.getpid()}")
     except BaseException:
         driven.close()
@@ -199,9 +199,19 @@ def _recorded_workflow(found: RunFiles, record: dict[str, Any]) -> Workflow:
     return load_text(text, record.get("workflow") or found.workflow, record.get("folder"))
 
 
+def _fan_out_to_resume(found: RunFiles, retry_failed: bool) -> FanOutFiles | None:
+    """The last fan-out that was begun; the first from which jobs were sent back, when those shall run again.
+
+    What follows that one is walked again. Its fan-outs are taken up as they are where their input is the same.
+    """
+    begun = [fanout for fanout in runs.fanouts(found.fanouts) if os.path.exists(fanout.state)]
+    sent_back = [fanout for fanout in begun if send_failed_back(fanout)] if retry_failed else []
+    return next(iter([*sent_back, *begun[-1:]]), None)
+
+
 def _start_of(found: RunFiles, fanout: FanOutFiles | None) -> Checkpoint:
     """Where a resumed run starts again: at its last fan-out, or from the beginning when there was none."""
-    if fanout is None or not os.path.exists(fanout.state):
+    if fanout is None:
         record = read_json(found.run)
         return Checkpoint(read_json(found.input), record.get("entry") or START, when="fresh")
     source = read_json(fanout.fanout)["source"]
