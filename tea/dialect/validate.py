@@ -130,6 +130,9 @@ def _twice(
 
 def _dynamic(spec: dict[str, Any], path: KeyPath, report: Report) -> None:
     _body(spec, _BODIES, path, report)
+    if "output" in spec and isinstance(spec.get("fan_in"), str):
+        hint = "the results go to the fan-in; remove one of them"
+        report.warn((*path, "output"), "'output' is not used beside 'fan_in'", hint, at_key=True)
     _twice(spec, "max_workers", spec, "max_concurrency", path, report)
 
 

@@ -11,8 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tea.dialect import Workflow, build, load_dict, load_file, load_text
-from tea.graph import Graph
-from tests.tea.tiny_walk import walk
+from tea.stategraph import StateGraph
+
+
+def walk(graph: StateGraph, state: dict[str, Any], entry: str = "__start__", exit: str = "__end__") -> dict[str, Any]:
+    """The state at the exit, without the results of fan-outs: they are told by what fan-ins made of them."""
+    final = graph.execute_scoped(state, entry, exit, {"spool": False})
+    return {key: value for key, value in final.items() if key != "parallel_results"}
+
+
+def graph_of(workflow: Workflow) -> StateGraph:
+    graph = build(workflow, StateGraph)
+    assert isinstance(graph, StateGraph)
+    return graph
 
 
 def reloaded(mapping: dict[str, Any]) -> Workflow:
@@ -173,8 +184,8 @@ def test_subset_of_one_item() -> None:
 
 def test_subset_of_a_chunk_gives_what_each_item_alone_gives() -> None:
     workflow = flow()
-    single = build(reloaded(workflow.subset_item("grid")), Graph)
-    chunk = build(reloaded(workflow.subset_item("grid", chunk=True)), Graph)
+    single = graph_of(reloaded(workflow.subset_item("grid")))
+    chunk = graph_of(reloaded(workflow.subset_item("grid", chunk=True)))
     items = [{"os": "a"}, {"os": "b"}, {"wrong": 1}]
     records = walk(chunk, {"x": 1, "chunk": items, "chunk_start": 4})["chunk_results"]
     assert [one["index"] for one in records] == [4, 5, 6]
@@ -201,8 +212,8 @@ def test_every_kind_of_body_can_be_cut_out(body: dict[str, Any]) -> None:
     chunk = reloaded(workflow.subset_item("n", chunk=True))
     if "subgraph" in body:
         return
-    records = walk(build(chunk, Graph), {"chunk": [5], "chunk_start": 0})["chunk_results"]
-    alone = walk(build(reloaded(workflow.subset_item("n")), Graph), {"item": 5, "item_index": 0})
+    records = walk(graph_of(chunk), {"chunk": [5], "chunk_start": 0})["chunk_results"]
+    alone = walk(graph_of(reloaded(workflow.subset_item("n"))), {"item": 5, "item_index": 0})
     assert records[0]["state"] == {key: alone[key] for key in alone if key not in ("item", "item_index")}
 
 
@@ -336,14 +347,14 @@ class Maker:
 @given(st.composite(lambda draw: Maker(draw).workflow())(), st.booleans())
 def test_every_branch_alone_does_what_it_does_in_the_whole(config: dict[str, Any], flag: bool) -> None:
     workflow = load_dict(config)
-    whole = build(workflow, Graph)
+    whole = graph_of(workflow)
     for branch in workflow.plan.branches():
         mapping = workflow.subset(branch.entry, branch.fan_in)
-        alone = build(reloaded(mapping), Graph)
+        alone = graph_of(reloaded(mapping))
         expected = walk(whole, {"x": 1, "flag": flag}, branch.entry, branch.fan_in)
         assert walk(alone, {"x": 1, "flag": flag}) == expected
         assert {node["name"] for node in mapping["nodes"]} == set(
             workflow.plan.reachable(branch.entry, branch.fan_in)
         )
-    again = build(reloaded(workflow.subset("__start__", "__end__")), Graph)
+    again = graph_of(reloaded(workflow.subset("__start__", "__end__")))
     assert walk(again, {"flag": flag}) == walk(whole, {"flag": flag})
