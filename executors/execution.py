@@ -89,6 +89,7 @@ class Execution:
             raise
         else:
             self.stop(failed=False)
+            Observer(self.spool).bury()
         finally:
             self.watcher.close()
         board.progress()

@@ -36,12 +36,10 @@ from spool import jsonio
 from spool.errors import CorruptFileError, SpoolError
 from spool.job import JobRecord
 from spool.layout import FanOutFiles, JobFiles, SpoolFiles
-from spool.publish import publish, read_bytes
+from spool.logs import keep_log
+from spool.publish import read_bytes
 from spool.queue import Claim, Queue
 from spool.worker import LEASE, Observer, Worker
-
-MAX_LOG = 64 * 1024 * 1024
-"""Bytes of stdout, and of stderr, that are kept of one attempt; the last ones."""
 
 _SHORTEST, _LONGEST = 0.002, 0.05
 """Seconds between looks at an empty queue, growing."""
@@ -194,19 +192,6 @@ class _Stream:
             os.dup2(self.kept, self.fd)
         if self.text.closed:
             self.text = self._open()
-
-
-def keep_log(scratch: str, log: str) -> None:
-    """Publish a scratch file as the log of an attempt; only the end of a very long one."""
-    with open(scratch, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - MAX_LOG))
-        data = file.read(MAX_LOG)
-    if size > MAX_LOG:
-        data = f"[tea: the first {size - MAX_LOG} bytes were dropped]\n".encode() + data
-    if data:
-        with contextlib.suppress(FileExistsError):
-            publish(log, data)
 
 
 class Inputs:

@@ -26,12 +26,13 @@ from multiprocessing.forkserver import set_forkserver_preload
 from types import ModuleType
 from typing import Any
 
-from executors.slot import SlotSetup, keep_log, slot_main
+from executors.slot import SlotSetup, slot_main
 from spool import job as jobs
 from spool.attempts import Outcome
 from spool.claim import Claimant, claimed_by
 from spool.errors import SpoolError
-from spool.layout import FanOutFiles, JobFiles, SpoolFiles, WorkerFiles
+from spool.layout import FanOutFiles, SpoolFiles, WorkerFiles
+from spool.logs import keep_logs
 from spool.worker import read_now
 
 _FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT})
@@ -297,20 +298,13 @@ class Slots:
     def _bury(self, slot: Slot, doing: Doing, reason: str) -> None:
         """Keep what the job had printed; publish its failure when the job itself ended the process."""
         job = FanOutFiles(doing.fanout).job(doing.job)
-        self._keep_logs(slot, job, doing.attempt)
+        if slot.files is not None:
+            keep_logs(slot.files, job, doing.attempt)
         code = slot.process.exitcode
         if code is None or -code in _FROM_OUTSIDE:
             return
         text = f"the job ended its worker process: {reason}"
         self._publish(slot, doing, Outcome.FAILED, "WorkerDied", text, exit_code=code)
-
-    def _keep_logs(self, slot: Slot, job: JobFiles, attempt: int) -> None:
-        files = slot.files
-        if files is None:
-            return
-        with contextlib.suppress(FileNotFoundError):
-            keep_log(files.stdout, job.stdout(attempt))
-            keep_log(files.stderr, job.stderr(attempt))
 
     def _publish(self, slot: Slot, doing: Doing, outcome: Outcome, kind: str, error: str, **more: Any) -> None:
         """Publish a result on behalf of a slot that is dead, if its attempt still is its own."""
@@ -367,7 +361,8 @@ class Slots:
         slot.end(grace)
         slot.read_hints()
         if slot.look() == doing:
-            self._keep_logs(slot, FanOutFiles(doing.fanout).job(doing.job), doing.attempt)
+            if slot.files is not None:
+                keep_logs(slot.files, FanOutFiles(doing.fanout).job(doing.job), doing.attempt)
             self._publish(slot, doing, outcome, kind, error, error_types=[f"builtins.{kind}", "builtins.OSError"])
             self._note("ended", job=doing.job, attempt=doing.attempt, outcome=outcome.value)
         self._succeed(slot, doing)

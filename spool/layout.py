@@ -35,7 +35,7 @@ def safe_name(text: str, length: int = 60) -> str:
     'tc-f0a4ee'
     """
     name = _UNSAFE.sub("_", text).strip("._-")[:length]
-    if name == text:
+    if name and name == text:
         return name
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:6]
     return f"{name.strip('._-')}-{digest}" if name else f"x-{digest}"

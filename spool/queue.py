@@ -183,6 +183,7 @@ class Queue:
                 if decision.delay and self._failed.get(job.name, (0,))[0] != decision.attempt:
                     self._note_failure(job.name, decision, now)  # what we waited for was an earlier failure
                 elif try_claim(job, decision.attempt, self._claimant):
+                    self._observer.inherit(job, decision.attempt - 1)
                     return Claim(job, record, decision.attempt, decision.spent)
             case Verdict.GIVEN_UP:
                 self._give_up(job, record, decision)

@@ -29,9 +29,10 @@ from typing import Any
 from filelock import lock_descriptor, unlock_descriptor
 
 from spool import jsonio
-from spool.claim import Claimant, host_name, user_name
+from spool.claim import Claimant, claimed_by, host_name, user_name
 from spool.errors import SpoolError
-from spool.layout import SpoolFiles, WorkerFiles, is_name
+from spool.layout import JobFiles, SpoolFiles, WorkerFiles, is_name
+from spool.logs import keep_logs
 from spool.publish import publish, read_bytes, read_json, replace
 
 LEASE = 30.0
@@ -196,6 +197,25 @@ class Observer:
     def dead_workers(self) -> list[str]:
         """Workers that left their folder behind: they were killed, and may have left a job too."""
         return [name for name in self._names() if not self._lives(self._spool.worker(name))]
+
+    def inherit(self, job: JobFiles, attempt: int) -> None:
+        """Keep what a dead worker's attempt had printed."""
+        claimant = Claimant.parse(claimed_by(job, attempt) or "")
+        if claimant is None:
+            return
+        files = self._spool.worker(claimant.worker)
+        if f" {job.name} {attempt} " in read_now(files):
+            keep_logs(files, job, attempt)
+
+    def bury(self) -> None:
+        """Remove the folders of workers of this host that were killed; a claimant without a folder is as dead."""
+        for name in self.dead_workers():
+            files = self._spool.worker(name)
+            record = self._records.get(
+                name
+            )  # read in full, so that a worker that is just being made is none of these
+            if record is not None and record.get("host") == host_name():
+                shutil.rmtree(files.path, ignore_errors=True)
 
     def live_workers(self) -> set[str]:
         """Workers that live, as far as can be known from here."""

@@ -19,11 +19,11 @@ from typing import Any
 from executors.board import Board
 from executors.result import ParallelFlowResult
 from executors.travel import is_marked, mark, unpack_pickle
-from spool import jsonio
+from spool import jsonio, tickets
 from spool import run as runs
 from spool.job import sha256
 from spool.layout import FanOutFiles, JobFiles, RunFiles
-from spool.publish import publish, read_bytes, read_json
+from spool.publish import publish, read_bytes, read_json, replace
 from spool.retry import retry_failed as send_failed_back
 from tea.checkpoint import Checkpoint
 from tea.dialect import Workflow, build, load_text
@@ -176,6 +176,8 @@ def resume(spool: str, run: str | None, options: RunOptions, retry_failed: bool 
     files = runs.find_spool(spool)
     found = runs.find_run(files, run)
     record = read_json(found.run)
+    if record.get("outcome") == "done" and not (retry_failed and _has_failures(found)):
+        return Ended(found, _kept_output(found))
     if record.get("python_graph"):
         raise InputError(f"run {found.name} came from a graph built in Python; resume it from that program")
     workflow = _recorded_workflow(found, record)
@@ -192,6 +194,17 @@ def resume(spool: str, run: str | None, options: RunOptions, retry_failed: bool 
         driven.close()
         raise
     return session.drive(graph, start, record.get("exit") or END, driven)
+
+
+def _has_failures(found: RunFiles) -> bool:
+    return any(tickets.names(f, kind) for f in runs.fanouts(found.fanouts) for kind in ("failed", "cancelled"))
+
+
+def _kept_output(found: RunFiles) -> State:
+    try:
+        return read_json(found.output)
+    except FileNotFoundError:  # killed between the last node and the output
+        return {}
 
 
 def _recorded_workflow(found: RunFiles, record: dict[str, Any]) -> Workflow:
@@ -296,6 +309,8 @@ class _Session:
         try:
             for event in graph.events(start, scope, until=until):
                 outcome = self._take(event) or outcome
+            if ended.state is not None and ended.run is not None:
+                replace(ended.run.output, final_json(ended.state))
         except BaseException as error:
             outcome = "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed"
             raise
