@@ -16,7 +16,6 @@ reaching Python's insides by accident; a workflow's `run` blocks are Python anyw
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -252,5 +251,7 @@ def _to_json(value: Any, indent: int | None = None) -> str:
 
 
 def _sha256(value: Any) -> str:
+    import hashlib
+
     data = value if isinstance(value, bytes) else str(value).encode()
     return hashlib.sha256(data).hexdigest()

@@ -287,3 +287,8 @@ def test_valid_workflow_has_no_problems() -> None:
     workflow = load_text("nodes: [{name: a, run: 'return {}'}]")
     assert isinstance(workflow, Workflow)
     assert workflow.problems == []
+
+
+def test_output_beside_fan_in_is_a_warning() -> None:
+    node = "{name: a, type: dynamic_parallel, items: [1], action: {run: x = 1}, fan_in: m, output: y}"
+    assert "'output' is not used beside 'fan_in'" in warnings(f"nodes: [{node}, {{name: m, fan_in: true}}]")[0]
