@@ -32,7 +32,7 @@ def safe_name(text: str, length: int = 60) -> str:
     >>> safe_name("branch_c")
     'branch_c'
     >>> safe_name("../étc")
-    'tc-f0a4ee'
+    'tc-00c223'
     """
     name = _UNSAFE.sub("_", text).strip("._-")[:length]
     if name and name == text:

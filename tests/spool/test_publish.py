@@ -1,4 +1,4 @@
-"""Publishing: complete or absent, exclusive, nothing left behind. Reading: only files of ours, bounded, no waiting."""
+"""Publishing: complete or absent, exclusive, nothing left behind. Reading: only our files, bounded, no waiting."""
 
 from __future__ import annotations
 
