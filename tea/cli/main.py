@@ -42,7 +42,7 @@ COMMANDS = {
     "worker": Entry("tea.cli.worker:worker", "Run jobs of a spool, beside those that run already."),
     "validate": Entry("tea.cli.validate:validate", "Name every mistake in workflow files, and run nothing."),
     "subset": Entry("tea.cli.subset:subset", "The smallest workflow that runs a part of another one."),
-    # "graph": Entry("tools.graph:command", "Draw a workflow: for the terminal, Mermaid, Graphviz, SVG."),
+    "graph": Entry("tools.graph:command", "Draw a workflow: for the terminal, Mermaid, Graphviz, SVG."),
     "spool": Entry("tea.cli.main:spool", "Look at the job directories of a run, and act on them."),
 }
 
