@@ -319,6 +319,7 @@ def run_body(graph: Graph, source: str, data: DataFanOut, state: State, scope: S
         "graph": graph,
         "cancel_token": scope.token,
         "parallel_results": None,
+        "scope": scope,
     }
     try:
         updates = call(data.body, offered)

@@ -20,7 +20,7 @@ from typing import Any
 from executors.attempt import NodeFailure
 from executors.cancel import CancellationToken
 from executors.result import ParallelFlowResult
-from tea.call import call
+from tea.call import call, wanted
 from tea.graph import END, DataFanOut, FanOut, Graph
 
 RESULTS = "parallel_results"
@@ -67,6 +67,7 @@ def walk(
         "cancel_token": scope.token,
         "parallel_results": dict.get(state, RESULTS),
         "node": node,
+        "scope": scope if scope.branch is not None else None,  # a sub-workflow in a branch is recorded in its job
     }
     while node not in (END, until):
         offered["node"] = node
@@ -95,11 +96,13 @@ _QUIET: Event = {"type": "state"}
 
 def _run(graph: Graph, node: str, state: State, offered: Mapping[str, Any]) -> bool:
     """Run a node and merge its updates; False when there is nothing to run."""
-    function = graph.nodes[node].run
-    if function is None:
+    here = graph.nodes[node]
+    if here.run is None:
         return False
+    if here.wants is None:
+        here.wants = wanted(here.run)
     try:
-        updates = call(function, offered)
+        updates = here.run(**{name: offered[name] for name in here.wants if name in offered})
         if updates is not None:
             if not isinstance(updates, Mapping):
                 kind = type(updates).__name__
