@@ -56,6 +56,7 @@ class SlotSetup:
     """What a slot is told when it starts.
 
     options: JSON for the runner, from fanout.json. runtime: a pickle for the runner, of this user's coordinator.
+    lock_fd: the worker's lock, filled in by the slot: children that inherit it keep the job from starting again.
     slot, slots, first: see `spool.queue.Queue`. path: first on `sys.path`.
     """
 
@@ -73,6 +74,7 @@ class SlotSetup:
     path: tuple[str, ...] = ()
     cwd: str = ""
     environment: dict[str, str] = field(default_factory=dict)
+    lock_fd: int | None = None
     announce: bool = False
     """Also hint when an attempt begins: somebody waits for it."""
 
@@ -107,6 +109,7 @@ def slot_main(setup: SlotSetup, control: connection.Connection, hints: connectio
     _enter(setup)
     spool = SpoolFiles(setup.spool)
     with Worker(spool, lease=setup.lease, version=setup.version) as worker:
+        setup.lock_fd = worker.lock_fd
         output = Output(worker)
         runner = load_runner(setup.runner, setup)
         SlotLoop(setup, worker, runner, output, control, hints).run()
@@ -253,7 +256,7 @@ class SlotLoop:
             first=setup.first,
         )
         self.folder = os.getcwd()
-        self._stopped = False
+        self._stopped = self._busy = False
         self._next_look = 0.0
         self._news = select.poll()
         self._news.register(control.fileno(), select.POLLIN | select.POLLHUP)
@@ -271,6 +274,9 @@ class SlotLoop:
                 if time.monotonic() >= self._next_look:
                     self._listen(0.0)
             else:
+                if self._busy:
+                    self.worker.doing("")
+                    self._busy = False
                 self._listen(min(idle, self.queue.wait))
                 idle = min(idle * 2, _LONGEST)
 
@@ -297,6 +303,7 @@ class SlotLoop:
     def work(self, claim: Claim) -> None:
         """Run one attempt and publish what came of it."""
         job, attempt = claim.job, claim.attempt
+        self._busy = True
         self.worker.doing(f"{self.fanout.path} {job.name} {attempt} {time.time():.3f} {claim.spent:.3f}")
         if self.announce:
             self._hint(f"+{job.name} {attempt}\n")
@@ -304,7 +311,6 @@ class SlotLoop:
         if os.getcwd() != self.folder:
             os.chdir(self.folder)  # a job may not move the next one
         self._publish(claim, ran)
-        self.worker.doing("")
         if not ran.result["success"]:
             self.queue.failed(job.name)
         self._hint(f"-{job.name} {attempt}\n")

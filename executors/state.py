@@ -14,6 +14,7 @@ from typing import Any
 
 _CONTAINERS = frozenset({list, dict, set})
 _MISSING: Any = object()
+_SET: Any = object()
 
 
 def isolated(value: Any) -> Any:
@@ -34,36 +35,32 @@ class BranchState(dict[str, Any]):
         own: what this branch alone has: its item, its index.
     """
 
-    __slots__ = ("_copies", "_shared", "base", "own")
+    __slots__ = ("_mine", "base", "own")
 
     def __init__(self, base: Mapping[str, Any], own: Mapping[str, Any]) -> None:
         super().__init__(dict.items(base) if isinstance(base, dict) else base)  # past any __getitem__ of its own
         super().update(own)
         self.base, self.own = base, own
-        self._shared = {key for key, value in super().items() if type(value) in _CONTAINERS}
-        self._copies: dict[str, Any] = {}
+        self._mine: dict[str, Any] = {}  # what is no longer shared: the copy, or _SET for what was set
 
     def __getitem__(self, key: str) -> Any:
-        if key in self._shared:
-            self._isolate(key)
-        return super().__getitem__(key)
-
-    def _isolate(self, key: str) -> None:
-        self._shared.discard(key)
-        self._copies[key] = value = isolated(super().__getitem__(key))
-        super().__setitem__(key, value)
+        value = super().__getitem__(key)
+        if type(value) in _CONTAINERS and key not in self._mine:
+            self._mine[key] = value = isolated(value)
+            super().__setitem__(key, value)
+        return value
 
     def _isolate_all(self) -> None:
-        for key in list(self._shared):
-            self._isolate(key)
+        for key in list(super().keys()):
+            self[key]  # looking at it is enough
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._shared.discard(key)
+        self._mine[key] = _SET
         super().__setitem__(key, value)
 
     def __delitem__(self, key: str) -> None:
         super().__delitem__(key)
-        self._shared.discard(key)
+        self._mine[key] = _SET
 
     def update(self, *others: Any, **more: Any) -> None:
         for key, value in dict(*others, **more).items():
@@ -89,8 +86,8 @@ class BranchState(dict[str, Any]):
         return super().popitem()
 
     def clear(self) -> None:
-        self._shared.clear()
-        super().clear()
+        for key in list(self):
+            del self[key]
 
     def items(self) -> ItemsView[str, Any]:  # type: ignore[override]
         self._isolate_all()
@@ -140,7 +137,7 @@ class BranchState(dict[str, Any]):
                 original = self.base.get(key, _MISSING)
             if value is original:
                 continue
-            if key in self._copies and value is self._copies[key] and value == original:
+            if value is self._mine.get(key) and value == original:
                 continue  # looked at, not changed
             changed[key] = value
         return changed

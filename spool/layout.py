@@ -6,7 +6,6 @@ Paths are plain strings: a fan-out of 100,000 jobs names a million of them.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass
 
@@ -49,7 +48,7 @@ class JobFiles:
 
     @property
     def name(self) -> str:
-        return os.path.basename(self.path)
+        return self.path.rpartition("/")[2]
 
     @property
     def job(self) -> str:
@@ -113,7 +112,7 @@ class FanOutFiles:
 
     @property
     def name(self) -> str:
-        return os.path.basename(self.path)
+        return self.path.rpartition("/")[2]
 
     @property
     def fanout(self) -> str:
@@ -168,7 +167,7 @@ class RunFiles:
 
     @property
     def name(self) -> str:
-        return os.path.basename(self.path)
+        return self.path.rpartition("/")[2]
 
     @property
     def run(self) -> str:
@@ -207,7 +206,7 @@ class WorkerFiles:
 
     @property
     def name(self) -> str:
-        return os.path.basename(self.path)
+        return self.path.rpartition("/")[2]
 
     @property
     def worker(self) -> str:

@@ -16,7 +16,7 @@ import itertools
 import os
 import secrets
 import stat
-from typing import Any
+from typing import Any, NoReturn
 
 from spool import jsonio
 from spool.errors import CorruptFileError, ForeignFileError
@@ -188,27 +188,31 @@ def read_bytes(path: str, limit: int = MAX_JSON) -> bytes:
         raise
     try:
         status = os.fstat(fd)
-        _check_ours(path, status, limit)
-        return _read_all(fd, status.st_size)
+        size = status.st_size
+        # One comparison each for what is nearly always so; `_refuse` finds out what was not.
+        if status.st_mode & _MODE != stat.S_IFREG or status.st_uid != os.geteuid() or size > limit:
+            _refuse(path, status, limit)
+        data = os.read(fd, size + 1)
+        return data if len(data) == size else _read_rest(fd, data, size)
     finally:
         os.close(fd)
 
 
-def _check_ours(path: str, status: os.stat_result, limit: int) -> None:
+_MODE = 0o170022
+"""File type and the bits that let others write."""
+
+
+def _refuse(path: str, status: os.stat_result, limit: int) -> NoReturn:
     if not stat.S_ISREG(status.st_mode):
         raise ForeignFileError(path, "not a regular file")
     if status.st_uid != os.geteuid():
         raise ForeignFileError(path, f"it belongs to user {status.st_uid}, not to you ({os.geteuid()})")
     if status.st_mode & 0o022:
         raise ForeignFileError(path, "others may write to it; `chmod go-w` it if it is yours")
-    if status.st_size > limit:
-        raise ForeignFileError(path, f"{status.st_size} bytes are more than the {limit} that are read")
+    raise ForeignFileError(path, f"{status.st_size} bytes are more than the {limit} that are read")
 
 
-def _read_all(fd: int, size: int) -> bytes:
-    data = os.read(fd, size + 1)
-    if len(data) == size:
-        return data
+def _read_rest(fd: int, data: bytes, size: int) -> bytes:
     parts = [data]
     while data and sum(map(len, parts)) <= size:  # a signal or a network file system may split a read
         data = os.read(fd, 1 << 20)

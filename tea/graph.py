@@ -66,6 +66,8 @@ class Node:
     fan_in: bool = False
     fan_out: DataFanOut | None = None
     spec: Mapping[str, Any] | None = None
+    wants: tuple[str, ...] | None = None
+    """What `run` asks for by name, once somebody has looked."""
 
     def get(self, key: str, default: Any = None) -> Any:
         """Dict-like access: `graph.node(name).get("run")`."""

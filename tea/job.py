@@ -22,6 +22,7 @@ from tea.dialect import build, load_text
 from tea.dialect.subset import CHUNK_RESULTS
 from tea.fanout import FanOuts, Options, check_chunk, run_body, run_chunk
 from tea.graph import END, START, Graph
+from tea.nodes import command
 from tea.record import Recorder
 from tea.stategraph import StateGraph
 from tea.walk import Scope, run_branch
@@ -31,8 +32,12 @@ class _Runner:
     """What both runners share: the scope of a branch in this process."""
 
     def __init__(self, setup: SlotSetup, runtime: dict[str, Any]) -> None:
+        command.OWN_GROUP = False  # a worker that is ended takes the programs of its job along
+        if setup.lock_fd is not None:
+            command.INHERIT_FDS.add(setup.lock_fd)
         self._setup = setup
         self._spool = SpoolFiles(setup.spool)
+        self._token = CancellationToken()  # never cancelled: a job in a process is ended with it
         self._config: dict[str, Any] = runtime.get("config") or setup.options.get("config") or {}
         self._options = Options(
             strategy=setup.options.get("strategy"),
@@ -44,9 +49,27 @@ class _Runner:
         )
 
     def scope(self, job: JobFiles, branch: str) -> Scope:
+        return Scope(FanOuts(_Later(self, job), self._options), self._config, self._token, None, branch)
+
+    def recorder(self, job: JobFiles) -> Recorder:
         recorder = Recorder(self._spool, job.fanouts)
         recorder.sync, recorder.lease = self._setup.sync, self._setup.lease
-        return Scope(FanOuts(lambda: recorder, self._options), self._config, CancellationToken(), None, branch)
+        return recorder
+
+
+class _Later:
+    """The recorder of a job's own fan-outs, made when it has one."""
+
+    __slots__ = ("job", "made", "runner")
+
+    def __init__(self, runner: _Runner, job: JobFiles) -> None:
+        self.runner, self.job = runner, job
+        self.made: Recorder | None = None
+
+    def __call__(self) -> Recorder:
+        if self.made is None:
+            self.made = self.runner.recorder(self.job)
+        return self.made
 
 
 def _warn(text: str) -> None:
