@@ -246,7 +246,7 @@ def test_steps_do_not_copy_what_they_do_not_read() -> None:
         "a": 1,
         "b": 1,
     }
-    assert state._copies == {}
+    assert state._mine == {}
 
 
 def test_failing_step_names_itself() -> None:

@@ -106,7 +106,7 @@ def test_expressions_with_and_without_braces() -> None:
 def test_only_what_a_template_names_is_read() -> None:
     state = BranchState({"big": [[1]], "small": [1]}, {})
     render("{{ small }} and {{ state.small }}", state)
-    assert set(state._copies) == {"small"}
+    assert set(state._mine) == {"small"}
 
 
 def test_containers_are_new_each_time() -> None:
