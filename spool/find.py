@@ -94,15 +94,20 @@ def find_job(spool: SpoolFiles | None, text: str) -> JobFiles:
 
 
 def _in_run(run: RunFiles, wanted: Sequence[str]) -> JobFiles | None:
-    """The one job of a run that fits; None when none does. Raises UnknownNameError when several do."""
+    """The one job of a run that fits; None when none does. Raises UnknownNameError when several do.
+
+    Inside branches is looked last: that takes a look at every job.
+    """
     if len(wanted) > 2 and wanted[0] in run.name:
         found = _in_run(run, wanted[1:])
         if found is not None:
             return found
-    for fits in (_exactly, _by_number, _loosely):
-        found = _one(run, list(_fitting(run, wanted, fits)), wanted)
-        if found is not None:
-            return found
+    for inside in (False, True):
+        listed = list(all_fanouts(run)) if inside else fanouts(run.fanouts)
+        for fits in (_exactly, _by_number, _loosely):
+            found = _one(run, [job for one in listed for job in _jobs_fitting(one, wanted, fits)], wanted)
+            if found is not None:
+                return found
     return None
 
 
@@ -112,18 +117,6 @@ def _one(run: RunFiles, found: list[JobFiles], wanted: Sequence[str]) -> JobFile
         more = ", ..." if len(found) > _SHOWN else ""
         raise UnknownNameError(f"run {run.name}: '{'/'.join(wanted)}' may be any of {some}{more}; say which")
     return found[0] if found else None
-
-
-def _fitting(run: RunFiles, wanted: Sequence[str], fits: Callable[[str, str], bool]) -> Iterator[JobFiles]:
-    """Jobs whose last names fit, those of the run's own fan-outs first; inside branches only when none is there."""
-    hit = False
-    for fanout in fanouts(run.fanouts):
-        for job in _jobs_fitting(fanout, wanted, fits):
-            hit = True
-            yield job
-    if not hit:
-        for fanout in all_fanouts(run):
-            yield from _jobs_fitting(fanout, wanted, fits)
 
 
 def _jobs_fitting(fanout: FanOutFiles, wanted: Sequence[str], fits: Callable[[str, str], bool]) -> Iterator[JobFiles]:

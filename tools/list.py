@@ -57,7 +57,7 @@ def command(run: str | None, states: tuple[str, ...], quiet: bool, spool: str | 
         _print_json(lines)
     else:
         for line in lines:
-            click.echo(in_run(line.job.path) if quiet else text(line))
+            print(in_run(line.job.path) if quiet else text(line))
     return 0
 
 
@@ -97,10 +97,10 @@ def text(line: JobLine) -> str:
 
 def _print_json(lines: Iterator[JobLine]) -> None:
     """A JSON list, written as it is read."""
-    click.echo("[", nl=False)
+    print("[", end="")
     for number, line in enumerate(lines):
-        click.echo(("," if number else "") + "\n  " + json.dumps(data(line)), nl=False)
-    click.echo("\n]")
+        print("," if number else "", "\n  ", json.dumps(data(line)), sep="", end="")
+    print("\n]")
 
 
 def data(line: JobLine) -> dict[str, Any]:

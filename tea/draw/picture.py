@@ -50,8 +50,8 @@ def picture(workflow: Workflow) -> Picture:
     drawn = Picture(workflow.name)
     for name in (START, *plan.nodes, END):
         drawn.boxes[name] = _box(name, plan, default)
-    for links in plan.links.values():
-        drawn.arrows += _arrows(links, plan)
+    for name in (START, *plan.nodes):
+        drawn.arrows += _arrows(plan.links.get(name, []))
     _fold_loops(drawn)
     if END not in {arrow.target for arrow in drawn.arrows}:
         del drawn.boxes[END]
@@ -117,7 +117,7 @@ def plain_expression(text: str) -> str:
     return inner
 
 
-def _arrows(links: list[Link], plan: Plan) -> Iterator[Arrow]:
+def _arrows(links: list[Link]) -> Iterator[Arrow]:
     """The arrows of one node. What follows conditions is their `else`."""
     guarded = False
     for link in links:

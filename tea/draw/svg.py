@@ -14,12 +14,15 @@ CHAR, LINE, PAD = 7.2, 17.0, 12.0
 
 GAP, BAND, MARGIN = 28.0, 46.0, 16.0
 
+PILE = 8.0
+"""How far the lowest card of a fan-out over data stands out."""
+
 _STYLE = """
   svg { background: #ffffff; }
   text { font: 13px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; fill: #1f2933; }
   .detail { fill: #52606d; font-size: 12px; }
   .label { fill: #9a5b00; font-size: 12px; }
-  .halo { stroke: #ffffff; stroke-width: 5; stroke-linejoin: round; }
+  .ground { fill: #ffffff; }
   .box { fill: #f5f7fa; stroke: #7b8794; stroke-width: 1.2; }
   .start, .end { fill: #e4e7eb; }
   .fan_out, .each { fill: #dff3fa; stroke: #0b6e99; }
@@ -90,7 +93,7 @@ class _Drawing:
     def _box(self, cell: Cell, box: Box) -> Iterator[str]:
         left, top = self._x(cell) - cell.width / 2, self._middle(cell) - cell.height / 2
         if box.kind == "each":  # a pile of cards: one for each item
-            for shift in (8, 4):
+            for shift in (PILE, PILE / 2):
                 yield _rectangle(left + shift, top - shift, cell.width, cell.height, "box each", 4)
         yield _shape(box.kind, left, top, cell.width, cell.height)
         for n, line in enumerate((box.title, *box.details)):
@@ -102,7 +105,8 @@ class _Drawing:
     def _label(self, cell: Cell) -> Iterator[str]:
         text = escape(self.drawn.arrows[cell.arrow or 0].label)
         at = f'x="{self._x(cell):.1f}" y="{self._middle(cell) + 4:.1f}" text-anchor="middle"'
-        yield f'<text class="label halo" {at}>{text}</text>'
+        left, top = self._x(cell) - cell.width / 2 - 3, self._middle(cell) - cell.height / 2
+        yield _rectangle(left, top, cell.width + 6, cell.height, "ground", 3)
         yield f'<text class="label" {at}>{text}</text>'
 
     # -- arrows ---------------------------------------------------------------------------------------------
@@ -127,7 +131,8 @@ class _Drawing:
         for cell in between:
             half = self.heights[cell.layer] / 2
             points += [(self._x(cell), self._middle(cell) - half), (self._x(cell), self._middle(cell) + half)]
-        return [*points, (self._x(lower) + side, self._middle(lower) - lower.height / 2)]
+        pile = PILE if not side and self.drawn.boxes[lower.key].kind == "each" else 0.0
+        return [*points, (self._x(lower) + side, self._middle(lower) - lower.height / 2 - pile)]
 
 
 def _rectangle(left: float, top: float, width: float, height: float, kind: str, radius: float) -> str:
