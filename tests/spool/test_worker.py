@@ -1,0 +1,353 @@
+"""Alive or dead: real processes, real signals; other hosts and other boots by what their folders say."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spool import worker as module
+from spool.claim import Claimant, host_name
+from spool.layout import SpoolFiles
+from spool.run import open_spool
+from spool.worker import LEASE, Observer, Worker, boot_id, is_locked, read_now, this_worker
+from tests.spool.kit import line, python, raises_errno
+from tests.support import wait_until
+
+WORKER = """
+import sys, os
+from spool.layout import SpoolFiles
+from spool.worker import Worker
+worker = Worker(SpoolFiles(sys.argv[1]), lease=float(sys.argv[2]))
+worker.doing("/a path/fanouts/001-x 0000-b 1 0.0 0.0")
+print(worker.text, flush=True)
+if len(sys.argv) > 3:
+    child = os.fork()
+    if child == 0:
+        import time
+        os.close(0); os.close(1)
+        time.sleep(60)
+        os._exit(0)
+    print(child, flush=True)
+sys.stdin.readline()
+worker.close()
+"""
+
+
+@pytest.fixture
+def spool(spool_dir: Path) -> SpoolFiles:
+    return open_spool(str(spool_dir))
+
+
+@pytest.fixture
+def start(spool: SpoolFiles) -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
+    """Start a worker process: it and its claimant."""
+    started = []
+
+    def start_one(*more: str, lease: float = LEASE) -> tuple[subprocess.Popen[str], str]:
+        process = python(WORKER, spool.path, str(lease), *more)
+        started.append(process)
+        return process, line(process)
+
+    yield start_one
+    for process in started:
+        process.kill()
+        process.communicate(timeout=30)
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def forge(spool: SpoolFiles, **members: Any) -> str:
+    """A worker of another host, as its folder would look; its claimant."""
+    claimant = Claimant("eve", "elsewhere", 4242, "0123456789ab")
+    files = spool.worker(claimant.worker)
+    os.mkdir(files.path)
+    record = {"host": "elsewhere", "boot_id": "another", "lease": 30.0, "locked": True, **members}
+    Path(files.worker).write_text(json.dumps(record))
+    Path(files.lock).touch()
+    Path(files.beat).write_text("1\n")
+    for path in (files.worker, files.beat):
+        os.chmod(path, 0o600)
+    return str(claimant)
+
+
+def beat(spool: SpoolFiles, claimant: str, text: str) -> None:
+    files = spool.worker(Claimant.parse(claimant).worker)  # type: ignore[union-attr]
+    Path(files.beat).write_text(text)
+    os.chmod(files.beat, 0o600)
+
+
+def folder(spool: SpoolFiles, claimant: str) -> Path:
+    return Path(spool.worker(Claimant.parse(claimant).worker).path)  # type: ignore[union-attr]
+
+
+# -- on this host -----------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_runs_is_alive_and_one_that_was_killed_is_dead(spool: SpoolFiles, start: Any) -> None:
+    process, claimant = start()
+    observer = Observer(spool)
+    assert observer.is_alive(claimant)
+    assert observer.dead_workers() == []
+    process.kill()
+    process.wait(timeout=30)
+    assert not observer.is_alive(claimant)  # at once: no lease has run out
+    assert observer.dead_workers() == [folder(spool, claimant).name]
+    assert not Observer(spool).is_alive(claimant)
+
+
+def test_a_frozen_worker_of_this_host_is_alive(spool: SpoolFiles, start: Any) -> None:
+    """Its lock is held, so it may go on at any time; only other hosts go by its beat."""
+    process, claimant = start(lease=0.01)
+    clock = Clock()
+    observer = Observer(spool, clock)
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        assert observer.is_alive(claimant)
+        clock.now += 3600
+        assert observer.is_alive(claimant)
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+
+
+def test_a_worker_that_ended_in_order_leaves_nothing_and_is_dead(spool: SpoolFiles, start: Any) -> None:
+    process, claimant = start()
+    observer = Observer(spool)
+    assert observer.is_alive(claimant)
+    process.communicate("\n", timeout=30)
+    assert process.returncode == 0
+    assert os.listdir(spool.workers) == []
+    assert not observer.is_alive(claimant)
+
+
+def test_a_child_that_inherited_the_lock_keeps_its_worker_alive(spool: SpoolFiles, start: Any) -> None:
+    """The child may still be running the job: nobody may start it a second time."""
+    process, claimant = start("child")
+    child = int(line(process))
+    observer = Observer(spool)
+    process.kill()
+    process.wait(timeout=30)
+    assert observer.is_alive(claimant)
+    os.kill(child, signal.SIGKILL)
+    wait_until(lambda: not observer.is_alive(claimant), timeout=10)
+
+
+def test_a_folder_that_is_gone_is_a_dead_worker(spool: SpoolFiles, start: Any) -> None:
+    _, claimant = start()
+    observer = Observer(spool)
+    assert observer.is_alive(claimant)
+    shutil.rmtree(folder(spool, claimant))
+    assert not observer.is_alive(claimant)
+
+
+def test_another_boot_of_this_host_is_dead_whatever_its_pid_and_beat(spool: SpoolFiles) -> None:
+    """A pid is used again after a reboot, and a beat is what it was."""
+    claimant = forge(spool, host=host_name(), boot_id="before the reboot", pid=os.getpid())
+    assert not Observer(spool).is_alive(claimant)
+
+
+def test_this_boot_goes_by_the_lock_whatever_the_pid(spool: SpoolFiles) -> None:
+    claimant = forge(spool, host=host_name(), boot_id=boot_id(), pid=os.getpid())
+    assert not Observer(spool).is_alive(claimant)
+    lock = f"{folder(spool, claimant)}/lock"
+    holder = subprocess.Popen(["flock", lock, "sh", "-c", "echo held; read x"], stdin=-1, stdout=-1, text=True)
+    assert line(holder) == "held"
+    assert Observer(spool).is_alive(claimant)
+    holder.communicate("\n", timeout=30)
+    assert not Observer(spool).is_alive(claimant)
+
+
+@pytest.mark.parametrize("text", ["", "?Permission denied", "nonsense", "../../x@h:1:aaaaaaaa"])
+def test_a_text_that_names_no_worker_is_dead(spool: SpoolFiles, text: str) -> None:
+    assert not Observer(spool).is_alive(text)
+
+
+# -- other hosts ------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_elsewhere_lives_as_long_as_its_beat_changes(spool: SpoolFiles) -> None:
+    claimant, clock = forge(spool), Clock()
+    observer = Observer(spool, clock)
+    for number in range(10):
+        beat(spool, claimant, f"{number}\n")
+        assert observer.is_alive(claimant)
+        clock.now += 29
+        assert observer.is_alive(claimant)
+
+
+def test_a_worker_elsewhere_is_dead_a_lease_after_its_last_beat_was_seen(spool: SpoolFiles) -> None:
+    """On the observer's own clock, from when it looked first: what the files' times say does not matter."""
+    claimant, clock = forge(spool), Clock()
+    os.utime(f"{folder(spool, claimant)}/beat", (0, 0))
+    observer = Observer(spool, clock)
+    assert observer.is_alive(claimant)
+    clock.now += 29.9
+    assert observer.is_alive(claimant)
+    clock.now += 0.2
+    assert not observer.is_alive(claimant)
+    beat(spool, claimant, "woken\n")
+    assert observer.is_alive(claimant)
+
+
+def test_each_worker_says_how_long_its_lease_is(spool: SpoolFiles) -> None:
+    claimant, clock = forge(spool, lease=5), Clock()
+    observer = Observer(spool, clock)
+    assert observer.is_alive(claimant)
+    clock.now += 5
+    assert not observer.is_alive(claimant)
+
+
+@pytest.mark.parametrize("record", [b"", b"{", b"[]", b'{"lease": "long"}', b'{"lease": null}', b'{"host": 1}'])
+def test_a_worker_whose_record_cannot_be_read_goes_by_its_beat(spool: SpoolFiles, record: bytes) -> None:
+    claimant, clock = forge(spool), Clock()
+    Path(f"{folder(spool, claimant)}/worker.json").write_bytes(record)
+    observer = Observer(spool, clock)
+    assert observer.is_alive(claimant)
+    clock.now += LEASE
+    assert not observer.is_alive(claimant)
+
+
+@pytest.mark.parametrize("name", ["beat", "now", "worker.json"])
+@pytest.mark.parametrize("plant", [lambda p: os.mkfifo(p, 0o600), lambda p: os.symlink("/dev/zero", p), os.mkdir])
+def test_what_is_planted_in_a_workers_folder_holds_nobody_up(spool: SpoolFiles, name: str, plant: Any) -> None:
+    claimant, clock = forge(spool), Clock()
+    path = folder(spool, claimant) / name
+    path.unlink(missing_ok=True)
+    plant(str(path))
+    observer = Observer(spool, clock)
+    assert observer.is_alive(claimant)
+    clock.now += LEASE
+    assert not observer.is_alive(claimant)
+    assert read_now(spool.worker(path.parent.name)) == ""
+
+
+def test_a_passing_fault_is_no_death(spool: SpoolFiles, start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, claimant = start()
+    for number in (errno.ESTALE, errno.EIO):
+        monkeypatch.setattr(os, "stat", raises_errno(number))
+        assert Observer(spool).is_alive(claimant)
+        monkeypatch.undo()
+
+
+# -- file systems without locks ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+def test_without_locks_the_beat_alone_tells_and_nothing_takes_the_locks_place(
+    spool: SpoolFiles, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(module, "lock_descriptor", raises_errno(number))
+    clock = Clock()
+    with Worker(spool) as worker:
+        assert worker.lock_fd is None
+        assert sorted(os.listdir(worker.files.path)) == ["beat", "lock", "now", "worker.json"]
+        assert os.path.getsize(worker.files.lock) == 0
+        assert json.loads(Path(worker.files.worker).read_bytes())["locked"] is False
+        observer = Observer(spool, clock)
+        assert observer.is_alive(worker.text)
+        clock.now += LEASE - 1
+        assert observer.is_alive(worker.text)
+        clock.now += 1
+        assert not observer.is_alive(worker.text)
+        worker._beat()
+        assert observer.is_alive(worker.text)
+
+
+def test_a_lock_that_the_observer_cannot_ask_leaves_it_to_the_beat(
+    spool: SpoolFiles, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process, claimant = start()
+    clock = Clock()
+    observer = Observer(spool, clock)
+    process.kill()
+    process.wait(timeout=30)
+    monkeypatch.setattr(module, "lock_descriptor", raises_errno(errno.ENOLCK))
+    assert observer.is_alive(claimant)
+    clock.now += LEASE
+    assert not observer.is_alive(claimant)
+
+
+# -- being a worker ---------------------------------------------------------------------------------------------
+
+
+def test_a_worker_beats_three_times_a_lease(spool: SpoolFiles) -> None:
+    with Worker(spool, lease=0.06) as worker:
+        seen = Path(worker.files.beat).read_bytes()
+        wait_until(lambda: Path(worker.files.beat).read_bytes() != seen, timeout=10)
+    assert os.listdir(spool.workers) == []
+
+
+def test_a_probe_does_not_disturb_a_worker_that_is_just_being_made(
+    spool: SpoolFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An observer holds the new lock for a moment to see whether anybody does."""
+    real = module.lock_descriptor
+    probes: list[int] = []
+
+    def probed(fd: int, **options: Any) -> bool:
+        monkeypatch.setattr(module, "lock_descriptor", real)
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        probe = subprocess.Popen(["flock", path, "sh", "-c", "echo held; read x"], stdin=-1, stdout=-1, text=True)
+        assert line(probe) == "held"
+        probes.append(probe.pid)
+        assert real(fd, blocking=False) is False
+        probe.communicate("\n", timeout=30)
+        return real(fd, **options)
+
+    monkeypatch.setattr(module, "lock_descriptor", probed)
+    with Worker(spool) as worker:
+        assert probes
+        assert is_locked(worker.files.lock) is True
+
+
+def test_what_a_worker_does_is_read_whole_whatever_its_length(spool: SpoolFiles) -> None:
+    with Worker(spool) as worker:
+        assert read_now(worker.files) == ""
+        for text in ("short", "/" + "long/" * 500 + "é 0000-b 1 2.0 3.0", "short again", ""):
+            worker.doing(text)
+            assert read_now(worker.files) == text
+
+
+def test_a_process_is_one_worker_of_a_spool(spool: SpoolFiles) -> None:
+    worker = this_worker(spool)
+    try:
+        assert this_worker(spool) is worker
+        assert Observer(spool).is_alive(worker.text)
+        shutil.rmtree(spool.workers)
+        assert this_worker(spool) is not worker
+    finally:
+        this_worker(spool).close()
+
+
+def test_a_forked_child_does_not_end_its_parents_registration(spool: SpoolFiles) -> None:
+    with Worker(spool) as worker:
+        pid = os.fork()
+        if pid == 0:
+            worker.close()
+            os._exit(0)
+        os.waitpid(pid, 0)
+        assert Observer(spool).is_alive(worker.text)
+        assert os.path.isdir(worker.files.path)
+
+
+@pytest.mark.parametrize("plant", [lambda p: os.symlink("/etc/passwd", p), os.mkdir])
+def test_a_lock_that_is_no_file_is_not_followed(tmp_path: Path, plant: Any) -> None:
+    plant(f"{tmp_path}/lock")
+    assert is_locked(f"{tmp_path}/lock") is None
+    assert is_locked(f"{tmp_path}/absent") is False
