@@ -115,13 +115,15 @@ class Watcher:
             def on_created(self, event: Any) -> None:
                 watcher._event(event.src_path)
 
-        observer = Observer()
+        observer: Any = None
         try:
+            observer = Observer()
             for kind in tickets.FINISHED:
                 observer.schedule(Moved(), self._fanout.tickets(kind))
             observer.start()
         except OSError as error:  # the limit of watches or instances
-            observer.unschedule_all()  # those that had started already
+            if observer is not None:
+                observer.stop()  # what had started already
             _log.warning(
                 "%s: no file events (%s); polling every %g s instead", self._fanout.path, error, self._interval
             )
