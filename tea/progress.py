@@ -225,9 +225,7 @@ class Bar:
         self._live = Live(
             console=self._console,
             auto_refresh=False,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
+            transient=True,  # what nodes print meanwhile goes above it: Live redirects Python's streams
         )
         self._open = False
 
@@ -235,11 +233,13 @@ class Bar:
         if live and not self._open:
             self._live.start()
             self._open = True
+        if self._open:
+            self._live.update(_table(live))
         for counts in ended:
             if not counts.nested:
                 self._console.print(f"[bold]{_plain(counts.name)}[/bold]  {counts.text()}")
         if self._open:
-            self._live.update(_table(live), refresh=True)
+            self._live.refresh()
 
     def close(self) -> None:
         if self._open:

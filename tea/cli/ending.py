@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from spool.errors import UnknownNameError
 from spool.find import in_run, short_path, spool_of
 from tea.cli.errors import EXIT_BRANCHES, EXIT_FAILED, EXIT_INTERRUPTED, debugging, say
+from tea.cli.lazy import ReaderGoneError
 from tea.cli.options import spool_hint
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def finish(ended: Ended, out: int, output: str | None, fail_on_branch_errors: bo
 
 
 def deliver(state: dict[str, object], out: int, output: str | None) -> None:
-    """Write the final state as JSON. Raises OSError."""
+    """Write the final state as JSON. Raises OSError, ReaderGoneError."""
     from tea.session import final_json
 
     data = final_json(state)
@@ -46,8 +47,11 @@ def deliver(state: dict[str, object], out: int, output: str | None) -> None:
             file.write(data)
         return
     view = memoryview(data)
-    while view:
-        view = view[os.write(out, view) :]
+    try:
+        while view:
+            view = view[os.write(out, view) :]
+    except BrokenPipeError:
+        raise ReaderGoneError from None
 
 
 def _tell_branches(ended: Ended) -> None:

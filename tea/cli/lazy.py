@@ -6,6 +6,7 @@ the user's own might be named after.
 
 from __future__ import annotations
 
+import select
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -20,6 +21,10 @@ class Entry:
 
     reference: str
     help: str
+
+
+class ReaderGoneError(Exception):
+    """Whoever read our stdout has seen enough."""
 
 
 class LazyGroup(click.Group):
@@ -45,7 +50,23 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the command. Raises ReaderGoneError instead of the BrokenPipeError of a stdout without a reader."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:  # click would end the process with 1; a broken pipe elsewhere is an error
+            if _has_no_reader(1):
+                raise ReaderGoneError from error
+            raise click.ClickException(f"a pipe broke: {error}") from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.help) for name, entry in self.entries.items()])
+
+
+def _has_no_reader(descriptor: int) -> bool:
+    """Whether this is a pipe or socket whose other end is closed."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return any(events & select.POLLERR for _, events in poll.poll(0))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import click
 
 from tea.cli.errors import EXIT_INPUT, exit_code_of, interrupted, quiet_stdout
-from tea.cli.lazy import Entry, LazyGroup
+from tea.cli.lazy import Entry, LazyGroup, ReaderGoneError
 from tea.version import __version__
 
 SPOOL_COMMANDS = {
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = cli.main(args=None if argv is None else list(argv), prog_name="tea", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:  # `tea ... | head`: the reader has seen enough
+    except (ReaderGoneError, BrokenPipeError):  # `tea ... | head`
         return quiet_stdout()
     except (KeyboardInterrupt, click.Abort):
         return interrupted()
