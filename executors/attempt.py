@@ -63,7 +63,8 @@ def _changes(state: BranchState, final: Any) -> tuple[dict[str, Any], list[str]]
         return state.changes(), state.removed()
     if not isinstance(final, Mapping):
         raise TypeError(f"a branch must return its state, a dict, not {type(final).__name__}")
-    return {k: v for k, v in final.items() if k not in state or v is not dict.get(state, k)}, []
+    in_place = state.changes()
+    return {k: v for k, v in final.items() if k not in state or k in in_place or v is not dict.get(state, k)}, []
 
 
 def _partial(state: BranchState) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
 
 from executors.breaker import CircuitBreakerRegistry
@@ -132,8 +131,14 @@ def register_executor(strategy: str, factory: Factory) -> None:
 
 def available_strategies() -> list[str]:
     """The strategies that can be used now: built in, registered, and of installed packages."""
-    plugged = [point.name for point in entry_points(group=ENTRY_POINTS)]
-    return sorted({*_BUILT_IN, *_registered, *plugged})
+    return sorted({*_BUILT_IN, *_registered, *(point.name for point in _plugged())})
+
+
+def _plugged() -> Any:
+    """The executors of installed packages. Imported late: looking for packages costs more than starting tea."""
+    from importlib.metadata import entry_points
+
+    return entry_points(group=ENTRY_POINTS)
 
 
 def get_executor(
@@ -151,7 +156,7 @@ def _load(strategy: str) -> Factory:
     if strategy in _BUILT_IN:
         module, _, name = _BUILT_IN[strategy].partition(":")
         return getattr(import_module(module), name)  # type: ignore[no-any-return]
-    for point in entry_points(group=ENTRY_POINTS):
+    for point in _plugged():
         if point.name == strategy:
             return point.load()  # type: ignore[no-any-return]
     if strategy in _PLANNED:

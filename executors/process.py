@@ -23,7 +23,7 @@ from executors.execution import Execution
 from executors.policy import ParallelConfig
 from executors.result import ParallelFlowResult
 from executors.slot import SlotSetup
-from executors.slots import Slots, preload
+from executors.slots import Slots, warm_up
 from spool.run import create_fanout, open_spool
 
 
@@ -79,7 +79,7 @@ class _Execution(Execution):
 
     def __init__(self, board: Board, workers: int) -> None:
         super().__init__(board, workers, events=False)
-        preload("executors.slot", "executors.slots", board.context.runner.partition(":")[0])
+        warm_up(board.context.runner.partition(":")[0])
         self.slots = Slots(self.spool, self._setup(workers), workers, board.note)
 
     def _setup(self, workers: int) -> SlotSetup:

@@ -14,6 +14,7 @@ What runs the jobs is a *runner*, named `module:factory`: `factory(setup)` gives
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import pickle
 import select
@@ -112,6 +113,7 @@ def slot_main(setup: SlotSetup, control: connection.Connection, hints: connectio
         setup.lock_fd = worker.lock_fd
         output = Output(worker)
         runner = load_runner(setup.runner, setup)
+        gc.freeze()  # what is imported by now stays; the collector need not look at it again and again
         SlotLoop(setup, worker, runner, output, control, hints).run()
 
 
@@ -261,7 +263,8 @@ class SlotLoop:
         self._news = select.poll()
         self._news.register(control.fileno(), select.POLLIN | select.POLLHUP)
         if hints is not None:
-            os.set_blocking(hints.fileno(), False)
+            self._hints_fd = hints.fileno()
+            os.set_blocking(self._hints_fd, False)
             self._hint(f"={worker.name}\n")
 
     def run(self) -> None:
@@ -343,8 +346,10 @@ class SlotLoop:
 
     def _hint(self, line: str) -> None:
         if self.hints is not None:
-            with contextlib.suppress(OSError):  # the pipe is full, or nobody reads it: only a hint
-                os.write(self.hints.fileno(), line.encode())
+            try:
+                os.write(self._hints_fd, line.encode())
+            except OSError:  # the pipe is full, or nobody reads it: only a hint
+                pass
 
 
 def raising(error: BaseException) -> Callable[[Any], Any]:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import connection
+from multiprocessing import connection, forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.forkserver import set_forkserver_preload
 from types import ModuleType
@@ -73,9 +73,13 @@ class _SlotContext(ForkServerContext):
         return process
 
 
-def preload(*modules: str) -> None:
-    """Modules that slots have imported when they start. Takes effect until the first slot of this process."""
-    set_forkserver_preload(list(modules))
+def warm_up(*modules: str) -> None:
+    """Start the server that slots fork from, with these modules imported: it gets ready while others do other things.
+
+    Does nothing when it runs already.
+    """
+    set_forkserver_preload(["executors.slot", "executors.slots", *modules])
+    forkserver.ensure_running()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, ItemsView, Iterator, Mapping, Sequence, ValuesView
+from operator import is_
 from typing import Any
 
 _CONTAINERS = frozenset({list, dict, set})
@@ -25,6 +26,26 @@ def isolated(value: Any) -> Any:
     if kind is dict:
         return {k: isolated(v) if type(v) in _CONTAINERS else v for k, v in value.items()}
     return set(value) if kind is set else value
+
+
+def _unchanged(copy: Any, original: Any) -> bool:
+    """Whether a copy that `isolated` made still is what it was made of.
+
+    By identity of what is in the containers: `1`, `1.0` and `True` are equal and not the same, and comparing a user's
+    objects may raise anything.
+    """
+    kind = type(copy)
+    if kind is not type(original) or kind not in _CONTAINERS or len(copy) != len(original):
+        return copy is original
+    if kind is set:
+        return set(map(id, copy)) == set(map(id, original))
+    if kind is dict:
+        return all(map(is_, copy, original)) and _same_items(copy.values(), original.values())
+    return _same_items(copy, original)
+
+
+def _same_items(copies: Any, originals: Any) -> bool:
+    return all(map(is_, copies, originals)) or all(map(_unchanged, copies, originals))
 
 
 class BranchState(dict[str, Any]):

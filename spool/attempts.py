@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import Enum, StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Outcome(StrEnum):
@@ -67,12 +67,16 @@ class Policy:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Policy:
         """The inverse of `to_json`. Raises TypeError for a key that this version does not know, or a wrong value."""
+        if not data:
+            return DEFAULT
         for key, value in data.items():
             if not _is_right(key, value):
                 raise TypeError(f"policy: {key} is {value!r}")
         retry_on = data.get("retry_on")
         return cls(**{**data, "retry_on": None if retry_on is None else tuple(retry_on)})
 
+
+DEFAULT = Policy()
 
 _DEFAULTS = {field.name: field.default for field in fields(Policy)}
 
@@ -85,8 +89,7 @@ def _is_right(key: str, value: Any) -> bool:
     return type(value) is int or (type(value) is float and type(_DEFAULTS.get(key)) is not int)
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """What `decide` needs of a result: how the attempt ended and how long all attempts took together (seconds)."""
 
     outcome: Outcome
@@ -94,8 +97,7 @@ class Ended:
     spent: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One attempt as a listing shows it: who claimed it, and what it ended with, if it did."""
 
     number: int

@@ -12,8 +12,8 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from spool import jsonio, tickets
 from spool.attempts import TICKET_OF, Attempt, Decision, Ended, Outcome, Policy, Verdict, decide, may_retry
@@ -26,7 +26,7 @@ INLINE_BASE = 1024
 """Bytes of shared state up to which it is written into each job's input instead of linked beside it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class JobSpec:
     """What a coordinator knows of a job before it exists.
 
@@ -42,7 +42,7 @@ class JobSpec:
     entry: str
     own: bytes
     workflow: str | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] | None = None
     pickle: bytes | None = None
 
 
@@ -140,7 +140,7 @@ class JobWriter:
             record["workflow"] = spec.workflow
         if spec.pickle is not None:
             record["pickle_sha256"] = sha256(spec.pickle)
-        record.update(spec.extra)
+        record.update(spec.extra or {})
         return jsonio.dumps(record)[:-1] + b"," + self._common
 
 
@@ -158,8 +158,7 @@ def is_complete(job: JobFiles) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class JobRecord:
+class JobRecord(NamedTuple):
     """What job.json says, checked; the shapes of its members are known good."""
 
     data: dict[str, Any]
@@ -209,8 +208,7 @@ def read_input(job: JobFiles, record: JobRecord) -> dict[str, Any]:
 # -- attempts and results ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(NamedTuple):
     """One look at a job directory. forgiven: the newest attempt that a person has sent back, 0 for none."""
 
     attempts: tuple[Attempt, ...]
@@ -412,14 +410,17 @@ def finish(
         write_result(job, attempt, result, sync=sync)
     except FileExistsError:
         return False
-    end = ended(result)
-    if end.outcome is not Outcome.SUCCEEDED and _retry_follows(job, record, end, attempt):
+    outcome = result["outcome"]
+    if outcome != _SUCCEEDED and _retry_follows(job, record, ended(result), attempt):
         return True
     if accept(job, attempt):
         if sync:
             sync_folder(job.path)
-        tickets.move(fanout, job.name, TICKET_OF[end.outcome])
+        tickets.move(fanout, job.name, TICKET_OF[outcome])
     return True
+
+
+_SUCCEEDED = Outcome.SUCCEEDED.value
 
 
 def _retry_follows(job: JobFiles, record: JobRecord, end: Ended, attempt: int) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 FORMAT = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -40,8 +40,7 @@ def safe_name(text: str, length: int = 60) -> str:
     return f"{name.strip('._-')}-{digest}" if name else f"x-{digest}"
 
 
-@dataclass(frozen=True, slots=True)
-class JobFiles:
+class JobFiles(NamedTuple):
     """The files of one job directory."""
 
     path: str
@@ -104,8 +103,7 @@ class JobFiles:
         return f"{self.path}/fanouts"
 
 
-@dataclass(frozen=True, slots=True)
-class FanOutFiles:
+class FanOutFiles(NamedTuple):
     """The files of one fan-out."""
 
     path: str
@@ -159,8 +157,7 @@ class FanOutFiles:
         return f"{self.path}/{kind}/{name}"
 
 
-@dataclass(frozen=True, slots=True)
-class RunFiles:
+class RunFiles(NamedTuple):
     """The files of one run."""
 
     path: str
@@ -198,8 +195,7 @@ class RunFiles:
         return f"{self.path}/fanouts"
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerFiles:
+class WorkerFiles(NamedTuple):
     """The files of one worker."""
 
     path: str
@@ -233,8 +229,7 @@ class WorkerFiles:
         return f"{self.path}/stderr"
 
 
-@dataclass(frozen=True, slots=True)
-class SpoolFiles:
+class SpoolFiles(NamedTuple):
     """The files of a spool."""
 
     path: str

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from spool import job as jobs
 from spool import tickets
@@ -32,8 +32,7 @@ TROUBLE = 1.0
 """Seconds after which a job is looked at again whose files could not be read or written."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """A job that is ours: run it and finish this attempt. `spent` is what earlier attempts took, in seconds."""
 
     job: JobFiles

@@ -32,7 +32,6 @@ from tea.graph import END, START, Graph, nearest
 from tea.record import Run, spool_path, who
 from tea.stategraph import StateGraph
 from tea.walk import RESULTS, Scope, State
-from tea.worker import work
 
 _FAILURES = 20
 
@@ -262,8 +261,11 @@ class _Session:
     def check_strategies(self, graph: Graph) -> None:
         """Every strategy that the graph will want is asked for now: an error in the night is too late."""
         wanted = [self.options.strategy] if self.options.strategy else _strategies(graph)
-        for strategy in dict.fromkeys(wanted):
-            known_strategy(strategy, self.options.strict, self.warn)
+        usable = [known_strategy(strategy, self.options.strict, self.warn) for strategy in dict.fromkeys(wanted)]
+        if "process" in usable:
+            from executors.slots import warm_up  # not needed, and not cheap, for threads
+
+            warm_up("tea.job")
 
     def ends(self, graph: Graph) -> tuple[str, str]:
         for name in (self.options.entry, self.options.exit):
@@ -360,6 +362,13 @@ class _Session:
             record.end(outcome, **fields)
         finally:
             record.close()
+
+
+def work(spool: str, *, slots: int = 1, until_empty: bool = True, warn: Callable[[str], None] | None = None) -> int:
+    """Run jobs that others made; see `tea.worker.work`."""
+    from tea.worker import work as work_here
+
+    return work_here(spool, slots=slots, until_empty=until_empty, warn=warn)
 
 
 def _strategies(graph: Graph) -> Iterator[str]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from executors.slot import SlotSetup
-from executors.slots import Slots, preload
+from executors.slots import Slots, warm_up
 from spool import job as jobs
 from spool import tickets
 from spool.errors import SpoolError
@@ -54,7 +54,7 @@ class WorkerCommand:
 
     def run(self) -> int:
         """Work until there is nothing left, or for ever; the number of attempts that were run."""
-        preload("executors.slot", "executors.slots", "tea.job")
+        warm_up("tea.job")
         _watch_stdin(self._orphaned)
         while not self._orphaned.is_set():
             work = self._find()
