@@ -89,8 +89,8 @@ class Execution:
             raise
         else:
             self.stop(failed=False)
-            Observer(self.spool).bury()
         finally:
+            Observer(self.spool).bury()
             self.watcher.close()
         board.progress()
         return [result for result in board.results if result is not None]

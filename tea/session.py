@@ -45,6 +45,7 @@ class RunOptions:
     entry, exit: run only from one node up to, and not including, another.
     strict: a strategy that is not known is an error instead of a warning.
     progress: called often with the board of the fan-out that runs. warn: takes visible warnings.
+    on_run: called with the run as soon as there is one.
     """
 
     spool: str | None = None
@@ -57,6 +58,7 @@ class RunOptions:
     argv: tuple[str, ...] = ()
     progress: Callable[[Board], None] | None = None
     warn: Callable[[str], None] | None = None
+    on_run: Callable[[RunFiles], None] | None = None
 
 
 @dataclass(slots=True)
@@ -306,6 +308,8 @@ class _Session:
         """Walk to the end, whatever it is."""
         ended = self.ended
         ended.run = record.files if record is not None else None
+        if ended.run is not None and self.options.on_run is not None:
+            self.options.on_run(ended.run)
         scope = Scope(FanOuts(record.recorder if record is not None else None, self._fan_out_options(graph)))
         outcome = "interrupted"
         try:

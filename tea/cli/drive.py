@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from tea.cli.ending import finish, stopped
 
 if TYPE_CHECKING:
-    from executors.board import Board
     from spool.layout import RunFiles
     from tea.session import Ended, RunOptions
 
@@ -27,11 +26,12 @@ def drive(
     out: descriptor of the real stdout. Raises what `go` raises for wrong input.
     """
     check_output(output)
-    seen = _LastRun()
+    known: list[RunFiles] = []
+    options.on_run = known.append
     try:
-        ended = _shown(go, options, progress, seen)
+        ended = _shown(go, options, progress)
     except KeyboardInterrupt:
-        return stopped(seen.run)
+        return stopped(known[-1] if known else None)
     return finish(ended, out, output, fail_on_branch_errors)
 
 
@@ -46,37 +46,12 @@ def check_output(output: str | None) -> None:
         raise IsADirectoryError(21, "--output is a folder", output)
 
 
-class _LastRun:
-    """The run of the last board that was seen: what Ctrl-C stopped."""
-
-    def __init__(self) -> None:
-        self._board: Board | None = None
-
-    def watch(self, board: Board) -> None:
-        self._board = board
-
-    @property
-    def run(self) -> RunFiles | None:
-        from spool.find import run_of
-
-        if self._board is None or self._board.context.fanout is None:
-            return None
-        return run_of(self._board.context.fanout.path)
-
-
-def _shown(go: Callable[[], Ended], options: RunOptions, mode: str, seen: _LastRun) -> Ended:
+def _shown(go: Callable[[], Ended], options: RunOptions, mode: str) -> Ended:
     from tea.progress import progress
 
     display = progress(mode)
     if display is None:
-        options.progress = seen.watch
         return go()
-    shown = display
-
-    def watch(board: Board) -> None:
-        seen.watch(board)
-        shown(board)
-
-    options.progress = watch
+    options.progress = display
     with display:
         return go()
