@@ -28,6 +28,13 @@ def isolated(value: Any) -> Any:
     return set(value) if kind is set else value
 
 
+def _isolated_or_itself(value: Any) -> Any:
+    try:
+        return isolated(value)
+    except RecursionError:  # a container that holds itself is no plain data: by reference, like other objects
+        return value
+
+
 def _unchanged(copy: Any, original: Any) -> bool:
     """Whether a copy that `isolated` made still is what it was made of.
 
@@ -67,7 +74,7 @@ class BranchState(dict[str, Any]):
     def __getitem__(self, key: str) -> Any:
         value = super().__getitem__(key)
         if type(value) in _CONTAINERS and key not in self._mine:
-            self._mine[key] = value = isolated(value)
+            self._mine[key] = value = _isolated_or_itself(value)
             super().__setitem__(key, value)
         return value
 
@@ -153,15 +160,20 @@ class BranchState(dict[str, Any]):
         """The keys that were set to another value or changed in place, with their new values."""
         changed = {}
         for key, value in super().items():
-            original = self.own.get(key, _MISSING)
-            if original is _MISSING:
-                original = self.base.get(key, _MISSING)
+            original = self._original(key)
             if value is original:
                 continue
-            if value is self._mine.get(key) and value == original:
+            if value is self._mine.get(key) and _unchanged(value, original):
                 continue  # looked at, not changed
             changed[key] = value
         return changed
+
+    def _original(self, key: str) -> Any:
+        value = self.own.get(key, _MISSING)
+        if value is not _MISSING:
+            return value
+        # Past the `get` of a base that is a branch's state itself (an item of a chunk): it would make a copy.
+        return dict.get(self.base, key, _MISSING) if isinstance(self.base, dict) else self.base.get(key, _MISSING)
 
     def removed(self) -> list[str]:
         """The keys of the beginning that are gone."""
