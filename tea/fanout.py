@@ -5,6 +5,7 @@ FanOut, state --plan--> flows (one a branch or chunk) + states --executor--> res
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -106,8 +107,9 @@ class FanOuts:
 
     def _plan_edges(self, graph: Graph, fan_out: FanOut, base: State, scope: Scope) -> Plan:
         edges = [edge for edge in fan_out.edges if _taken(graph, edge, base, scope)]
-        config = next((edge.config for edge in edges if edge.config), graph.parallel_config)
-        strategies = {(edge.config or graph.parallel_config).strategy for edge in edges} or {config.strategy}
+        configs = [edge.config or graph.parallel_config for edge in edges]
+        config = configs[0] if configs else graph.parallel_config
+        strategies = {one.strategy for one in configs}
         if len(strategies) > 1 and self.options.strategy is None:
             raise GraphError(
                 f"branches of '{fan_out.source}' must share one strategy, not {', '.join(sorted(strategies))}"
@@ -118,9 +120,9 @@ class FanOuts:
                 _edge_runner(self, graph, edge, scope),
                 edge.target,
                 safe_name(edge.target),
-                edge.config if edge.config is not None and edge.config is not config else None,
+                own if own is not config else None,
             )
-            for edge in edges
+            for edge, own in zip(edges, configs, strict=True)
         ]
         states = BranchStates(base, lambda _: {}, len(flows))
         return self._planned(graph, flows, states, config, "edges", None)
@@ -234,8 +236,7 @@ class FanOuts:
         """The scope of a branch: its fan-outs are recorded inside its job."""
         recorder: Callable[[], Recorder] | None = None
         if job is not None and self._recorder is not None:
-            inner = self._recorder().inside(job)
-            recorder = lambda: inner  # noqa: E731
+            recorder = functools.cache(functools.partial(self._recorder().inside, job))
         options = replace(self.options, progress=None, on_result=None, nested=True)
         return Scope(FanOuts(recorder, options), scope.config, token, scope.emit, branch)
 
@@ -478,9 +479,14 @@ def _chunk_slots(data: DataFanOut, plan: Plan, i: int, result: ParallelFlowResul
 
 def _item_slot(result: ParallelFlowResult, record: dict[str, Any]) -> ParallelFlowResult:
     ok = bool(record["success"])
+    errors = result.attempt_errors
+    if not result.success:  # the chunk's error is not the item's
+        own = {"attempt": result.retry_count, "error": record.get("error"), "error_type": record.get("error_type")}
+        errors = [] if ok else [own]
     return replace(
         result,
         success=ok,
+        attempt_errors=errors,
         outcome="succeeded" if ok else "failed",
         error=record.get("error"),
         error_type=record.get("error_type"),

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 from spool import jsonio
+from spool.attempts import Outcome
 from spool.claim import host_name, user_name
 from spool.journal import Journal
-from spool.layout import FanOutFiles, JobFiles, RunFiles, SpoolFiles
+from spool.layout import RESULT, FanOutFiles, JobFiles, RunFiles, SpoolFiles
 from spool.publish import publish, read_json
 from spool.run import CoordinatorLock, create_fanout, create_run, fanouts, open_spool, update_run
 from tea.version import __version__
@@ -55,10 +56,21 @@ class Recorder:
                     return fanout
 
     def inside(self, job: JobFiles) -> Recorder:
-        """The recorder of the fan-outs inside a branch."""
-        recorder = Recorder(self.spool, job.fanouts, self.journal)
+        """The recorder of the fan-outs inside a branch.
+
+        An attempt takes up what an earlier one began, unless that one was given up (its thread runs on, and cancels
+        its branches): then it begins anew beside it.
+        """
+        begun = fanouts(job.fanouts)
+        recorder = Recorder(self.spool, job.fanouts, self.journal, len(begun) if begun and given_up(job) else 0)
         recorder.sync, recorder.lease = self.sync, self.lease
         return recorder
+
+
+def given_up(job: JobFiles) -> bool:
+    """Whether an attempt of this job ended although what it had begun went on: it ran out of time."""
+    results = (job.result(int(match[1])) for name in os.listdir(job.path) if (match := RESULT.fullmatch(name)))
+    return any(read_json(path).get("outcome") == Outcome.TIMED_OUT.value for path in results)
 
 
 class Run:
