@@ -28,7 +28,7 @@ from spool.claim import try_claim
 from spool.errors import CorruptFileError, ForeignFileError
 from spool.job import JobRecord, JobSpec, JobWriter
 from spool.layout import FORMAT, FanOutFiles, JobFiles, job_name
-from spool.publish import quarantine, read_bytes
+from spool.publish import quarantine, read_bytes, replace
 
 
 class RemoteError(Exception):
@@ -54,6 +54,7 @@ def policy_of(config: ParallelConfig) -> Policy:
         timeout_total=config.timeout_total,
         max_lost=config.max_lost,
         grace_seconds=config.grace_seconds,
+        max_memory=config.max_memory,
         retry_on=types,
     )
 
@@ -168,8 +169,8 @@ class Board:
             extra["not_replayable"] = why
         spec = JobSpec(self.name(i), i, flow.branch, flow.entry, parcel.shown, flow.workflow, extra, parcel.pickle)
         assert self._writer is not None
-        self.created += 1
         digest = self._writer.create(spec)
+        self.created += 1
         if digest is not None:
             self._shas[i] = digest
         return digest is not None
@@ -351,9 +352,15 @@ class Board:
 
     def _circuit_changed(self, i: int, old: CircuitState, new: CircuitState) -> None:
         if old is not new:
+            self._keep_circuit()
             self.note("circuit", branch=self.flows[i].branch, old=old.value, new=new.value)
             if self.context.callbacks is not None:
                 self.context.callbacks.fire_circuit_state_change(self._flow_context(i), old, new)
+
+    def _keep_circuit(self) -> None:
+        """Write the circuits down, so that a resumed run finds them as they were."""
+        if self.context.fanout is not None:
+            replace(self.context.fanout.breaker, jsonio.pretty({"circuits": self.context.breakers.to_json()}))
 
     # -- callbacks and notes ------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ A subclass says who the workers are: where news comes from, how to wait for it, 
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -21,6 +22,14 @@ from spool.worker import Observer, this_worker
 
 BATCH = 64
 """Jobs that are made between two looks at what has finished."""
+
+PASSING = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ENOLCK, errno.EINTR}
+)
+"""What a disk refuses for a while: waiting may help."""
+
+DISK_PATIENCE = 0.5
+"""Seconds until a disk that refused is asked again."""
 
 TICK = 0.05
 """Seconds between looks at deaths, deadlines and cancellation."""
@@ -50,6 +59,7 @@ class Execution:
         self._in_flight = 0
         self._next_tick = 0.0
         self._seen: set[tuple[int, int]] = set()
+        self._told: set[str] = set()
 
     # -- who the workers are ------------------------------------------------------------------------------------
 
@@ -125,11 +135,24 @@ class Execution:
         """Make the next jobs; through a circuit breaker only as many as may be under way."""
         made = 0
         while made < BATCH and self._may_make():
-            i = self._next_job
+            try:
+                made += self._make(self._next_job)
+            except OSError as error:  # a full disk, a file system that hangs: later
+                self._disk_refused(f"cannot make jobs in {self.board.fanout.path}: {error}", error)
+                break
             self._next_job += 1
-            made += self._make(i)
         if made:
             self.new_jobs()
+
+    def _disk_refused(self, text: str, error: OSError) -> None:
+        """Say once what the disk refuses, and wait a little. Raises the error when waiting cannot help."""
+        if error.errno not in PASSING:
+            raise error
+        if text not in self._told:
+            self._told.add(text)
+            self.board.context.warn(f"{text}; waiting until it is possible again")
+            self.board.note("disk", error=text)
+        self.wait(DISK_PATIENCE)
 
     def _make(self, i: int) -> bool:
         board = self.board
@@ -174,6 +197,13 @@ class Execution:
         return final
 
     def _collect(self, name: str) -> None:
+        try:
+            self._take_result(name)
+        except OSError as error:
+            self.watcher.forget(name)
+            self._disk_refused(f"cannot read the result of {name}: {error}", error)
+
+    def _take_result(self, name: str) -> None:
         i = self.board.index(name)
         if i is None or self.board.results[i] is not None:
             return

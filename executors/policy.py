@@ -120,6 +120,7 @@ class ParallelConfig:
     remote_config: settings of the strategy `remote`, a mapping or an object of that executor.
     max_lost: how often a job may lose its worker (killed, host gone) before it is given up. Not a retry.
     grace_seconds: between asking a job to stop and killing it.
+    max_memory: bytes that a job may use, None for no limit; not for threads.
 
     Raises ValueError when a value is out of range.
     """
@@ -135,6 +136,7 @@ class ParallelConfig:
     remote_config: Any = None
     max_lost: int = 3
     grace_seconds: float = 5.0
+    max_memory: int | None = None
 
     def __post_init__(self) -> None:
         self.timeout_seconds = _limit(self, "timeout_seconds")
@@ -150,6 +152,8 @@ class ParallelConfig:
             _whole(self, "max_workers", 1)
         _whole(self, "max_lost", 0)
         _number(self, "grace_seconds", at_least=0)
+        if self.max_memory is not None:
+            _whole(self, "max_memory", 1)
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as JSON values.

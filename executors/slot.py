@@ -17,12 +17,13 @@ import contextlib
 import gc
 import os
 import pickle
+import resource
 import select
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from multiprocessing import connection, parent_process
@@ -30,6 +31,7 @@ from typing import Any, Protocol, TextIO
 
 from executors import attempt as attempts
 from executors.attempt import Branch
+from executors.ending import MARK
 from executors.state import BranchState
 from executors.travel import unpack_pickle
 from spool import job as jobs
@@ -111,6 +113,7 @@ def slot_main(setup: SlotSetup, control: connection.Connection, hints: connectio
     spool = SpoolFiles(setup.spool)
     with Worker(spool, lease=setup.lease, version=setup.version) as worker:
         setup.lock_fd = worker.lock_fd
+        os.environ[MARK] = worker.name
         output = Output(worker)
         runner = load_runner(setup.runner, setup)
         gc.freeze()  # what is imported by now stays; the collector need not look at it again and again
@@ -340,9 +343,16 @@ class SlotLoop:
         try:
             state = self.inputs.state(claim.job, claim.record)
             branch = self.runner.branch(claim.job, claim.record)
+            limit = claim.record.policy.max_memory
         except (SpoolError, OSError, ValueError, TypeError) as error:  # this job cannot be run; others can
             return attempts.run(raising(error), BranchState({}, {}))
-        return attempts.run(branch, state)
+        if limit is None:
+            return attempts.run(branch, state)
+        with memory_limit(limit):
+            ran = attempts.run(branch, state)
+        if ran.result.get("error_type") == "MemoryError":
+            ran.result["error"] = f"the job needed more than max_memory, {limit} bytes"
+        return ran
 
     def _hint(self, line: str) -> None:
         if self.hints is not None:
@@ -350,6 +360,18 @@ class SlotLoop:
                 os.write(self._hints_fd, line.encode())
             except OSError:  # the pipe is full, or nobody reads it: only a hint
                 pass
+
+
+@contextlib.contextmanager
+def memory_limit(limit: int) -> Iterator[None]:
+    """Let this process, and what it starts, have no more than `limit` bytes of memory of its own."""
+    kind = resource.RLIMIT_DATA if sys.platform == "linux" else resource.RLIMIT_AS
+    soft, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(kind, (soft, hard))
 
 
 def raising(error: BaseException) -> Callable[[Any], Any]:

@@ -26,6 +26,7 @@ from multiprocessing.forkserver import set_forkserver_preload
 from types import ModuleType
 from typing import Any
 
+from executors.ending import end_worker, kill_rest
 from executors.slot import SlotSetup, slot_main
 from spool import job as jobs
 from spool.attempts import Outcome
@@ -169,28 +170,19 @@ class Slot:
             self.doing, self.since = doing, time.monotonic()
         return doing
 
-    def kill_group(self, number: int) -> bool:
-        """Send a signal to the slot and all of its group; False when nobody is left."""
-        try:
-            os.killpg(self.pid, number)
-        except ProcessLookupError:
-            return False
-        except PermissionError:  # only zombies are left, on some systems
-            return False
-        return True
-
     def end(self, grace: float) -> None:
-        """TERM to the whole group, after `grace` seconds KILL; returns when nobody is left."""
-        deadline = time.monotonic() + grace
-        self.kill_group(signal.SIGTERM)
-        while time.monotonic() < deadline and self._group_lives():
-            connection.wait([self.process.sentinel], timeout=0.02)
-            time.sleep(0.005)
-        self.kill_group(signal.SIGKILL)
+        """TERM to the slot and all that its job started, after `grace` seconds KILL; returns when nobody is left."""
+        end_worker(self.pid, self.files, grace, self.process.join)
         self.process.join(5)
 
-    def _group_lives(self) -> bool:
-        return self.kill_group(0)
+    def kill_rest(self) -> None:
+        """KILL to what a slot that is dead has left."""
+        kill_rest(self.pid, self.files)
+
+    def terminate(self) -> None:
+        """TERM to the slot and its group, without waiting."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGTERM)
 
     def close(self) -> None:
         """Release pipes and pool of a slot that has ended."""
@@ -263,7 +255,7 @@ class Slots:
         return last_words
 
     def _settle_death(self, slot: Slot) -> None:
-        slot.kill_group(signal.SIGKILL)  # whatever it started ends with it, so that its lock is free
+        slot.kill_rest()  # whatever it started ends with it, so that its lock is free
         doing = slot.look()
         if not self._closing:
             self._count_early_deaths(slot, doing)
@@ -387,7 +379,7 @@ class Slots:
             connection.wait([slot.process.sentinel], timeout=max(0.0, deadline - time.monotonic()))
         for slot in self.slots:
             if slot.process.exitcode is None:
-                slot.kill_group(signal.SIGTERM)
+                slot.terminate()
         for slot in self.slots:
             slot.end(grace)
         self.replace_dead()

@@ -7,6 +7,7 @@ its slot goes to another branch, its result says that the thread may still run, 
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import heapq
 import os
@@ -21,6 +22,7 @@ from executors import attempt as attempts
 from executors.base import FanOutContext
 from executors.board import Board
 from executors.cancel import CancellationToken
+from executors.capture import captured
 from executors.policy import ParallelConfig
 from executors.result import ParallelFlowResult
 from executors.slot import raising
@@ -217,13 +219,18 @@ class _Execution:
         board, i = self.board, trial.index
         if self.recorded and not try_claim(board.job(i), trial.attempt, self.claimant):
             raise FileExistsError(f"{board.job(i).claim(trial.attempt)}: another process claimed this attempt")
-        flow = board.flows[i]
-        job = board.job(i) if self.recorded else None
-        context = self.context_vars.copy()
-        ran = context.run(attempts.run, lambda state: flow.run(state, trial.token, job), board.states[i])
+        ran = self.context_vars.copy().run(self._call, trial)
         if self.recorded and not trial.abandoned:
             self._record(trial, ran)
         return ran
+
+    def _call(self, trial: _Try) -> attempts.Ran:
+        """Call the branch; in a context of its own, a copy of the one in which `execute` was called."""
+        board, i = self.board, trial.index
+        flow, state = board.flows[i], board.states[i]
+        job = board.job(i) if self.recorded else None
+        with captured(job, trial.attempt) if job is not None else contextlib.nullcontext():
+            return attempts.run(lambda one: flow.run(one, trial.token, job), state)
 
     def _record(self, trial: _Try, ran: attempts.Ran) -> bool:
         """Publish what came of an attempt; False when it has a result already."""

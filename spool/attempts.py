@@ -36,7 +36,7 @@ class Policy:
     """What is allowed to a job; stands in its job.json, so that any worker anywhere applies the same.
 
     Durations are seconds; None means no limit. `retry_on` lists names of exception classes, None means all.
-    `max_lost` counts attempts whose worker died, apart from failures.
+    `max_lost` counts attempts whose worker died, apart from failures. `max_memory` is bytes.
     """
 
     max_retries: int = 0
@@ -47,6 +47,7 @@ class Policy:
     timeout_total: float | None = None
     max_lost: int = 3
     grace_seconds: float = 5.0
+    max_memory: int | None = None
     retry_on: tuple[str, ...] | None = None
 
     def delay(self, failures: int) -> float:

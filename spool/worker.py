@@ -4,7 +4,8 @@ A worker is a process. Its folder holds a lock that the kernel frees when the pr
 the descriptor are dead, and a beat that it rewrites every third of its lease. An observer asks, in this order:
 
     another boot id on the worker's own host      dead
-    the same boot                                 the lock tells, within microseconds
+    the same boot                                 the lock tells, within microseconds; a process that holds it
+                                                  but is stopped (SIGSTOP) lives for a lease, as its beat tells
     the lock cannot be asked (ENOLCK, ENOSYS)     the beat
     another host                                  the beat: unchanged for a lease on the observer's own
                                                   monotonic clock is dead
@@ -242,7 +243,7 @@ class Observer:
             if record.get("boot_id") != boot_id():
                 return False
             held = is_locked(files.lock) if record.get("locked") else None
-            if held is not None:
+            if held is False or (held and not is_stopped(record.get("pid"))):
                 return held
         return self._beats(files, record)
 
@@ -278,6 +279,15 @@ class Observer:
             self._pulses[files.name] = _Pulse(beat, self._clock())
             return True
         return self._clock() - pulse.since < (lease if isinstance(lease, int | float) else LEASE)
+
+
+def is_stopped(pid: Any) -> bool:
+    """Whether a process of this host is stopped by a signal: it holds its lock, but does nothing."""
+    try:
+        with open(f"/proc/{int(pid)}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except (OSError, TypeError, ValueError, IndexError):
+        return False
 
 
 def is_locked(path: str) -> bool | None:

@@ -21,8 +21,10 @@ from executors.result import ParallelFlowResult
 from executors.state import BranchState, BranchStates
 from executors.travel import PickleValidationError
 from spool import jsonio
+from spool.errors import SpoolError
 from spool.job import sha256
 from spool.layout import JobFiles, safe_name
+from spool.publish import read_json
 from spool.worker import LEASE
 from tea.call import call
 from tea.dialect.subset import CHUNK, CHUNK_RESULTS, CHUNK_START
@@ -218,6 +220,7 @@ class FanOuts:
         if plan.strategy != "thread":
             _set_runner(context, graph, fan_out, plan, self.options, scope)
         context.fanout = recorder.fan_out(fan_out.source, _fanout_record(graph, fan_out, plan, context))
+        _restore_circuits(context)
 
     def _listener(self, plan: Plan, scope: Scope) -> Callable[[int, ParallelFlowResult], None] | None:
         emit, on_result = scope.emit, self.options.on_result
@@ -239,6 +242,18 @@ class FanOuts:
             recorder = functools.cache(functools.partial(self._recorder().inside, job))
         options = replace(self.options, progress=None, on_result=None, nested=True)
         return Scope(FanOuts(recorder, options), scope.config, token, scope.emit, branch)
+
+
+def _restore_circuits(context: FanOutContext) -> None:
+    """The circuits of a fan-out that is taken up again, as they were."""
+    assert context.fanout is not None
+    try:
+        kept = read_json(context.fanout.breaker).get("circuits") or []
+        context.breakers.restore(kept)
+    except FileNotFoundError:
+        return
+    except (SpoolError, KeyError, TypeError, ValueError):  # unreadable: closed circuits only find out again
+        return
 
 
 def known_strategy(wanted: str, strict: bool, warn: Callable[[str], None]) -> str:

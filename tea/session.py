@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from executors import capture
 from executors.board import Board
 from executors.result import ParallelFlowResult
 from executors.travel import is_marked, mark, unpack_pickle
@@ -313,8 +314,9 @@ class _Session:
         scope = Scope(FanOuts(record.recorder if record is not None else None, self._fan_out_options(graph)))
         outcome = "interrupted"
         try:
-            for event in graph.events(start, scope, until=until):
-                outcome = self._take(event) or outcome
+            with capture.install():
+                for event in graph.events(start, scope, until=until):
+                    outcome = self._take(event) or outcome
             if ended.state is not None and ended.run is not None:
                 replace(ended.run.output, final_json(ended.state))
         except BaseException as error:

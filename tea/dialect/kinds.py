@@ -7,6 +7,7 @@ told to a `Report`.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,6 +91,16 @@ TEXT = Kind("text", lambda value: isinstance(value, str) and bool(value.strip())
 ANY_TEXT = Kind("text", lambda value: isinstance(value, str))
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 MAPPING = Kind("a mapping", lambda value: isinstance(value, Mapping))
+
+
+def _is_size(value: Any) -> bool:
+    if isinstance(value, str):
+        return SIZE_TEXT.fullmatch(value.strip()) is not None
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+SIZE_TEXT = re.compile(r"([1-9][0-9]*)\s*([kKMGT]?)(?:i?B)?")
+SIZE = Kind("a number of bytes, or a size like 512M or 2G", _is_size)
 
 
 def whole(at_least: int, at_most: int | None = None) -> Kind:

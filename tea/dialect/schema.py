@@ -151,6 +151,7 @@ _POLICY = {
     "include_traceback": Key(k.FLAG),
     "max_lost": Key(k.whole(0)),
     "grace_seconds": Key(k.number(0)),
+    "max_memory": Key(k.SIZE),
 }
 _RUNNERS = {
     "run": Key(RUN),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from executors.policy import CircuitBreakerConfig, ParallelConfig, RetryPolicy, exception_class
+from tea.dialect.kinds import SIZE_TEXT
 
 _PLAIN = (
     "timeout_seconds",
@@ -71,9 +72,21 @@ def parallel_config(settings: Mapping[str, Any]) -> ParallelConfig:
         values["circuit_breaker"] = CircuitBreakerConfig(**breaker)
     if settings.get("strategy"):
         values["strategy"] = settings["strategy"]
+    if (memory := settings.get("max_memory")) is not None:
+        values["max_memory"] = size_of(memory)
     if (remote := settings.get("remote")) is not None:
         values["remote_config"] = _remote(remote)
     return ParallelConfig(**values)
+
+
+def size_of(value: int | str) -> int:
+    """A size in bytes: a number, or text like `512M` (powers of 1024). Raises ValueError for other text."""
+    if isinstance(value, int):
+        return value
+    match = SIZE_TEXT.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f"{value!r} is no size; write a number of bytes, or 512M, 2G")
+    return int(match[1]) * int(1024 ** " KMGT".index(match[2].upper() or " "))
 
 
 def _retry(raw: Mapping[str, Any]) -> RetryPolicy:
