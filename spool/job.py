@@ -357,7 +357,7 @@ def accept(job: JobFiles, attempt: int) -> bool:
     Two checks, because a frozen worker may wake up between any two calls: a newer claim fences this attempt off,
     and the exclusive link decides between two that pass.
     """
-    if os.access(job.claim(attempt + 1), os.F_OK, follow_symlinks=False):
+    if claimed_by(job, attempt + 1) is not None:  # not os.access: that answers "no" also when it cannot tell
         return False
     try:
         os.link(job.result(attempt), job.accepted)
