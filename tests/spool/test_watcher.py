@@ -141,7 +141,7 @@ def test_events_stop_with_the_watcher(bench: Bench) -> None:
     before = threading.active_count()
     with Watcher(bench.fanout, events=True):
         assert threading.active_count() > before
-    wait_until(lambda: threading.active_count() == before, 10)
+    wait_until(lambda: threading.active_count() <= before, 10)
 
 
 @pytest.mark.parametrize("after", range(3))
@@ -169,7 +169,7 @@ def test_without_watches_polling_does_the_work_and_says_so(
     ):
         assert "no file events (" in caplog.text
         assert "polling every 0.05 s instead" in caplog.text
-        wait_until(lambda: threading.active_count() == before, 10)
+        wait_until(lambda: threading.active_count() <= before, 10)
         for name in made:
             tickets.move(bench.fanout, name, "done")
         assert sorted(collect(watcher, 10)) == made
