@@ -242,6 +242,8 @@ class Board:
         outcome = Outcome(raw["outcome"])
         ok = outcome is Outcome.SUCCEEDED
         errors = self._attempt_errors(i, raw)
+        retry = self.config_of(i).retry_policy
+        kept = retry.max_stored_errors if retry else len(errors)
         return ParallelFlowResult(
             branch=self.flows[i].branch,
             success=ok,
@@ -253,7 +255,7 @@ class Board:
             timing_ms=float(raw.get("seconds") or 0.0) * 1000,
             retry_count=max(0, len(errors) - (0 if ok else 1)),
             circuit_state=raw.get("circuit_state"),
-            attempt_errors=errors,
+            attempt_errors=errors[max(0, len(errors) - kept) :],
             exit_code=raw.get("exit_code"),
             job=self.job(i).path if self.context.fanout is not None else None,
             host=raw.get("host"),
@@ -270,8 +272,7 @@ class Board:
             errors = self._errors_on_disk(i, newest) if newest > 1 and self.context.fanout is not None else []
             if raw["outcome"] != Outcome.SUCCEEDED.value:
                 errors.append(_attempt_error(newest, raw))
-        retry = self.config_of(i).retry_policy
-        return errors[-retry.max_stored_errors :] if retry and retry.max_stored_errors else errors
+        return errors
 
     def _errors_on_disk(self, i: int, newest: int) -> list[dict[str, Any]]:
         job, record = self.job(i), self.record(i)

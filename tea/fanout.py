@@ -29,6 +29,7 @@ from spool.worker import LEASE
 from tea.call import call
 from tea.dialect.subset import CHUNK, CHUNK_RESULTS, CHUNK_START
 from tea.graph import DataFanOut, Edge, FanOut, Graph, GraphError
+from tea.nodes.loop import chunk_record
 from tea.record import Recorder
 from tea.version import __version__
 from tea.walk import RESULTS, Event, Results, Scope, State, run_branch
@@ -356,17 +357,6 @@ def run_chunk(graph: Graph, source: str, data: DataFanOut, state: State, scope: 
         records.append(chunk_record(index, ran.result, ran.changes))
     state[CHUNK_RESULTS] = records
     check_chunk(records)
-
-
-def chunk_record(index: int, result: dict[str, Any], changes: State) -> dict[str, Any]:
-    """What became of one item of a chunk."""
-    keys = ("error", "error_type", "traceback", "exit_code", "seconds")
-    return {
-        "index": index,
-        "success": result["success"],
-        "state": changes,
-        **{key: result[key] for key in keys if key in result},
-    }
 
 
 def check_chunk(records: list[dict[str, Any]]) -> None:

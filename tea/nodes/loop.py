@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import time
-import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from executors import attempt as attempts
 from executors.state import BranchState
 from tea import templates
 from tea.nodes.condition import condition
@@ -61,21 +60,26 @@ def for_each_step(spec: Mapping[str, Any], body: Step, name: str, context: Conte
 
 
 def _attempt(body: Step, offered: Mapping[str, Any], index: int) -> dict[str, Any]:
-    """Run the body for one item. A job's boundary: whatever user code raises ends here, as a record."""
-    began = time.monotonic()
+    """Run the body for one item, as a job of its own would; the record of what came of it."""
     token = offered.get("cancel_token")
-    record: dict[str, Any] = {"index": index, "success": False, "state": {}, "error": None, "error_type": None}
     if token is not None and token.is_cancelled():
-        return {**record, "error": "cancelled before it began", "error_type": "CancelledError", "seconds": 0.0}
-    try:
-        branch: BranchState = offered["state"]
-        branch.update(body(offered))
-        record.update(success=True, state=branch.changes())
-    except (Exception, SystemExit) as error:
-        record.update(success=False, error=str(error), error_type=type(error).__name__)
-        record["traceback"] = traceback.format_exc()
-    record["seconds"] = time.monotonic() - began
-    return record
+        return chunk_record(index, {"success": False, **_NOT_BEGUN}, {})
+
+    def branch(state: BranchState) -> None:
+        state.update(body(offered))
+
+    ran = attempts.run(branch, offered["state"])
+    return chunk_record(index, ran.result, ran.changes)
+
+
+_NOT_BEGUN = {"error": "cancelled before it began", "error_type": "CancelledError", "seconds": 0.0}
+
+
+def chunk_record(index: int, result: Mapping[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """What became of one item of a chunk."""
+    record = {"index": index, "success": result["success"], "state": changes, "error": None, "error_type": None}
+    more = ("error", "error_type", "traceback", "exit_code", "seconds")
+    return {**record, **{key: result[key] for key in more if key in result}}
 
 
 def as_items(value: Any) -> Any:
