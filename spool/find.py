@@ -138,11 +138,13 @@ def _exactly(name: str, part: str) -> bool:
 
 
 def _by_number(name: str, part: str) -> bool:
-    """`7` and `0007` fit `0007-scale`."""
+    """`7`, `0007` and `7-scale` fit `0007-scale`."""
     number = name.partition("-")[0]
-    return name == part or (part.isdecimal() and number.isdecimal() and int(number) == int(part))
+    if part.isdecimal():
+        return number.isdecimal() and int(number) == int(part)
+    return name.lstrip("0") == part.lstrip("0")
 
 
 def _loosely(name: str, part: str) -> bool:
     """A tail that begins after a dash fits, as `scale` fits `0007-scale`."""
-    return name == part or name.endswith(f"-{part}") or _by_number(name, part)
+    return name.endswith(f"-{part}") or _by_number(name, part)
