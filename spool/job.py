@@ -262,7 +262,7 @@ def trusted_result(job: JobFiles, record: JobRecord, attempt: int) -> dict[str, 
     path = job.result(attempt)
     try:
         result = read_json(path)
-        _check_result(path, result, job.name, attempt, record.input_sha256)
+        check_result(path, result, job.name, attempt, record.input_sha256)
     except FileNotFoundError:
         return None
     except (CorruptFileError, ForeignFileError):
@@ -271,7 +271,7 @@ def trusted_result(job: JobFiles, record: JobRecord, attempt: int) -> dict[str, 
     return result
 
 
-def _check_result(path: str, result: dict[str, Any], job: str, attempt: int | None, input_sha256: str | None) -> None:
+def check_result(path: str, result: dict[str, Any], job: str, attempt: int | None, input_sha256: str | None) -> None:
     """Raises CorruptFileError unless this is a result of this job, attempt and input."""
     if result.get("job") != job:
         raise CorruptFileError(path, f"it speaks of job {result.get('job')!r}, not of {job!r}")
@@ -313,7 +313,7 @@ def read_accepted(job: JobFiles, input_sha256: str | None) -> dict[str, Any] | N
             result = read_json(path)
         except FileNotFoundError:
             raise CorruptFileError(job.accepted, f"it points to {path}, which is gone") from None
-    _check_result(path, result, job.name, None, input_sha256)
+    check_result(path, result, job.name, None, input_sha256)
     return result
 
 

@@ -16,6 +16,10 @@ CLAIM = re.compile(r"claim\.([1-9][0-9]{0,8})")
 RETRY = re.compile(r"retry\.([1-9][0-9]{0,8})")
 RESULT = re.compile(r"result\.([1-9][0-9]{0,8})\.json")
 QUARANTINED = re.compile(r"result\.([1-9][0-9]{0,8})\.json\.corrupt(\.[0-9]+)?")
+TEMPORARY = re.compile(r"\.tmp-([1-9][0-9]{0,9})-[0-9a-f]{8}-[0-9]+")
+"""What `publish` writes before it has a name: `.tmp-PID-TOKEN-SERIAL`."""
+RESERVED = re.compile(r"\.reserved-(.+)")
+"""What stands for a name where links are refused: `.reserved-NAME`."""
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 

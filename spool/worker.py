@@ -22,7 +22,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -208,9 +208,14 @@ class Observer:
         if f" {job.name} {attempt} " in read_now(files):
             keep_logs(files, job, attempt)
 
-    def bury(self) -> None:
-        """Remove the folders of workers of this host that were killed; a claimant without a folder is as dead."""
+    def bury(self, only: Container[str] | None = None) -> None:
+        """Remove the folders of workers of this host that were killed; a claimant without a folder is as dead.
+
+        only: none but these, where they are dead.
+        """
         for name in self.dead_workers():
+            if only is not None and name not in only:
+                continue
             files = self._spool.worker(name)
             record = self._records.get(
                 name
