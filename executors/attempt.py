@@ -113,6 +113,10 @@ def error_types(error: BaseException) -> list[str]:
     return [f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__ if issubclass(cls, BaseException)]
 
 
+TIMEOUT_TYPES = error_types(TimeoutError())
+"""What a timeout is to `retry_on`, whoever ends the attempt."""
+
+
 def _traceback(error: BaseException) -> str:
     try:
         text = "".join(traceback.format_exception(error, limit=-30))

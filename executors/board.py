@@ -254,7 +254,7 @@ class Board:
             timeout=outcome is Outcome.TIMED_OUT,
             timing_ms=float(raw.get("seconds") or 0.0) * 1000,
             retry_count=max(0, len(errors) - (0 if ok else 1)),
-            circuit_state=raw.get("circuit_state"),
+            circuit_state=raw.get("circuit_state") or self._circuit_state(i),
             attempt_errors=errors[max(0, len(errors) - kept) :],
             exit_code=raw.get("exit_code"),
             job=self.job(i).path if self.context.fanout is not None else None,
@@ -331,6 +331,10 @@ class Board:
         name = self.context.breaker_name or self.flows[i].entry or self.flows[i].branch
         return self.context.breakers.get_or_create(name, config)
 
+    def _circuit_state(self, i: int) -> str | None:
+        breaker = self.breaker(i)
+        return breaker.state.value if breaker is not None else None
+
     def admits(self, i: int) -> bool:
         """Whether the circuit lets branch i through."""
         breaker = self.breaker(i)
@@ -341,13 +345,16 @@ class Board:
         self._circuit_changed(i, before, breaker.state)
         return allowed
 
-    def count_for_breaker(self, i: int, success: bool) -> str | None:
-        """Tell the circuit how an attempt went; its state afterwards."""
+    def count_for_breaker(self, i: int, outcome: Outcome) -> str | None:
+        """Tell the circuit how an attempt went; its state afterwards. A cancelled one says nothing about it."""
         breaker = self.breaker(i)
         if breaker is None:
             return None
         before = breaker.state
-        breaker.record_success() if success else breaker.record_failure()
+        if outcome is Outcome.CANCELLED:
+            breaker.release()
+        else:
+            breaker.record_success() if outcome is Outcome.SUCCEEDED else breaker.record_failure()
         self._circuit_changed(i, before, breaker.state)
         return breaker.state.value
 
@@ -376,10 +383,15 @@ class Board:
             graph_name=self.context.graph_name,
         )
 
-    def started(self, i: int) -> None:
-        """Branch i begins its first attempt."""
-        if self.context.callbacks is not None and i not in self._starts:
+    def started(self, i: int, at: float | None = None) -> None:
+        """Branch i began its first attempt, just now or at that time (seconds since the epoch)."""
+        if self.context.callbacks is not None and i not in self._starts and self.results[i] is None:
+            self._starts[i] = at or time.time()
             self.context.callbacks.fire_flow_start(self._flow_context(i))
+
+    def failures(self, i: int) -> int:
+        """How many attempts of branch i are known to have failed."""
+        return len(self._errors.get(i, ()))
 
     def attempt_failed(
         self, i: int, attempt: int, raw: dict[str, Any], error: BaseException | None, delay: float | None

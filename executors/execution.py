@@ -10,13 +10,12 @@ A subclass says who the workers are: where news comes from, how to wait for it, 
 from __future__ import annotations
 
 import errno
-import os
 import time
 
 from executors.board import Board
 from executors.result import ParallelFlowResult
 from spool import job as jobs
-from spool.attempts import Outcome, Verdict
+from spool.attempts import Outcome, Verdict, may_retry
 from spool.watcher import Watcher
 from spool.worker import Observer, this_worker
 
@@ -126,6 +125,10 @@ class Execution:
         if reason is not None:
             self._cancel(reason)
 
+    def look_soon(self) -> None:
+        """A worker died: its job waits for a verdict."""
+        self._next_tick = 0.0
+
     # -- making -------------------------------------------------------------------------------------------------
 
     def _may_make(self) -> bool:
@@ -187,14 +190,19 @@ class Execution:
         result = jobs.trusted_result(board.job(i), board.record(i), attempt)
         if result is None:
             return True
+        for earlier in range(1, attempt):  # their hints were lost, or come from another worker
+            self._attempt_ended(i, earlier)
         self._seen.add((i, attempt))
-        ok = result["outcome"] == Outcome.SUCCEEDED.value
-        board.count_for_breaker(i, ok)
-        if ok:
+        ended, policy = jobs.ended(result), board.policy(i)
+        if "started" in result or ended.outcome is Outcome.TIMED_OUT:
+            board.started(i, result.get("started"))
+        board.count_for_breaker(i, ended.outcome)
+        if ended.outcome in (Outcome.SUCCEEDED, Outcome.CANCELLED):
             return True
-        final = os.path.lexists(board.job(i).accepted)
-        board.attempt_failed(i, attempt, result, None, None if final else board.policy(i).delay(attempt))
-        return final
+        failures = board.failures(i) + 1
+        again = may_retry(policy, ended, failures)
+        board.attempt_failed(i, attempt, result, None, policy.delay(failures) if again else None)
+        return not again
 
     def _collect(self, name: str) -> None:
         try:
@@ -231,7 +239,8 @@ class Execution:
 
     def _cancel_one(self, i: int, reason: str, observer: Observer) -> None:
         board = self.board
-        if i >= self._next_job:
+        made = i < self._next_job
+        if not made:
             self._next_job = i + 1
             board.create(i)
         if board.collect(i):
@@ -242,3 +251,5 @@ class Execution:
             self.end_job(job.name, reason)
         # A claim on the next attempt fences off a worker that is not ours to end.
         board.end(i, self.claimant, Outcome.CANCELLED, "CancelledError", reason)
+        if made:
+            board.count_for_breaker(i, Outcome.CANCELLED)

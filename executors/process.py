@@ -104,7 +104,8 @@ class _Execution(Execution):
         return self.slots.hints()
 
     def wait(self, seconds: float) -> None:
-        self.slots.wait(seconds)
+        if self.slots.wait(seconds):
+            self.look_soon()
 
     def new_jobs(self) -> None:
         self.slots.wake()

@@ -26,6 +26,7 @@ from multiprocessing.forkserver import set_forkserver_preload
 from types import ModuleType
 from typing import Any
 
+from executors.attempt import TIMEOUT_TYPES
 from executors.ending import end_worker, kill_rest
 from executors.slot import SlotSetup, slot_main
 from spool import job as jobs
@@ -232,10 +233,11 @@ class Slots:
         for slot in self.slots:
             slot.wake()
 
-    def wait(self, timeout: float) -> None:
-        """Wait until a slot says something or dies, at most `timeout` seconds."""
+    def wait(self, timeout: float) -> bool:
+        """Wait until a slot says something or dies, at most `timeout` seconds; True when one died."""
         ends: list[Any] = [slot.hints for slot in self.slots]
-        connection.wait([*ends, *(slot.process.sentinel for slot in self.slots)], timeout)
+        ready = connection.wait([*ends, *(slot.process.sentinel for slot in self.slots)], timeout)
+        return any(isinstance(one, int) for one in ready)
 
     # -- death --------------------------------------------------------------------------------------------------
 
@@ -359,7 +361,8 @@ class Slots:
         if slot.look() == doing:
             if slot.files is not None:
                 keep_logs(slot.files, FanOutFiles(doing.fanout).job(doing.job), doing.attempt)
-            self._publish(slot, doing, outcome, kind, error, error_types=[f"builtins.{kind}", "builtins.OSError"])
+            types = TIMEOUT_TYPES if outcome is Outcome.TIMED_OUT else [kind]
+            self._publish(slot, doing, outcome, kind, error, error_types=types)
             self._note("ended", job=doing.job, attempt=doing.attempt, outcome=outcome.value)
         self._succeed(slot, doing)
 

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from executors import attempt as attempts
@@ -27,7 +28,7 @@ from executors.policy import ParallelConfig
 from executors.result import ParallelFlowResult
 from executors.slot import raising
 from spool import job as jobs
-from spool.attempts import Ended, Outcome, Verdict, may_retry
+from spool.attempts import Ended, Outcome, Policy, Verdict, may_retry
 from spool.claim import host_name, try_claim
 from spool.errors import SpoolError
 from spool.worker import Observer, this_worker
@@ -51,6 +52,10 @@ class _Try:
     deadline: float | None = None
     ran: attempts.Ran | None = None
     abandoned: bool = False
+
+    def limited_by_attempt(self, policy: Policy) -> bool:
+        """Whether the limit of one attempt ends this one before the limit of all attempts would."""
+        return policy.timeout_total is None or (policy.timeout_seconds or inf) <= policy.timeout_total - self.spent
 
 
 class ThreadExecutor:
@@ -253,7 +258,7 @@ class _Execution:
         board, i = self.board, trial.index
         raw = {**ran.result, "attempt": trial.attempt, "host": host_name(), "removed": ran.removed}
         outcome = Outcome(raw["outcome"])
-        raw["circuit_state"] = board.count_for_breaker(i, outcome is Outcome.SUCCEEDED)
+        raw["circuit_state"] = board.count_for_breaker(i, outcome)
         if outcome in (Outcome.FAILED, Outcome.TIMED_OUT):
             spent = trial.spent + raw["seconds"]
             ended = Ended(outcome, tuple(raw["error_types"]), spent)
@@ -274,7 +279,7 @@ class _Execution:
         for trial in list(self.running.values()):
             if trial.deadline is not None and now >= trial.deadline:
                 policy = self.board.policy(trial.index)
-                limit = policy.timeout_seconds or policy.timeout_total
+                limit = policy.timeout_seconds if trial.limited_by_attempt(policy) else policy.timeout_total
                 text = f"Flow timed out after {limit}s; its thread was told to stop and may still run"
                 self._give_up(trial, Outcome.TIMED_OUT, "TimeoutError", text)
 
@@ -286,7 +291,7 @@ class _Execution:
             "success": False,
             "error": error,
             "error_type": kind,
-            "error_types": [f"builtins.{kind}", "builtins.OSError", "builtins.Exception"],
+            "error_types": attempts.TIMEOUT_TYPES if outcome is Outcome.TIMED_OUT else [kind],
             "seconds": time.monotonic() - trial.began,
         }
         ran = attempts.Ran(result, {}, [])
