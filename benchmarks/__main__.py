@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: every row, one after the other, each in a process of its own; then the plots."""
+"""`python -m benchmarks`: every row, one after the other, each in a process of its own; then tables and pictures."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ def main() -> int:
         if not chosen or int(script.stem.split("_")[0].removeprefix("row")) in chosen:
             failed += subprocess.run([sys.executable, script], check=False).returncode != 0
     if importlib.util.find_spec("matplotlib") is None:
-        print("no plots: matplotlib is not installed (`pip install 'tea-spool[bench]'`)", file=sys.stderr)
+        print(
+            "no tables and pictures: matplotlib is not installed (`pip install 'tea-spool[bench]'`)", file=sys.stderr
+        )
     else:
-        failed += subprocess.run([sys.executable, HERE / "plots.py"], check=False).returncode != 0
+        failed += subprocess.run([sys.executable, HERE / "report.py"], check=False).returncode != 0
     return failed
 
 

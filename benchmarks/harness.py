@@ -45,6 +45,7 @@ class Row:
 
     number: int
     title: str
+    results: Path
     options: dict[str, Any]
     lines: list[Line] = field(default_factory=list)
     samples: dict[str, list[float]] = field(default_factory=dict)
@@ -59,9 +60,10 @@ class Row:
 
     def finish(self) -> None:
         """Print the table, and keep it."""
-        RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"row{self.number}.json"
-        path.write_text(json.dumps({**asdict(self), "machine": machine()}, indent=1) + "\n")
+        self.results.mkdir(parents=True, exist_ok=True)
+        members = {key: value for key, value in asdict(self).items() if key != "results"}
+        path = self.results / f"row{self.number}.json"
+        path.write_text(json.dumps({**members, "machine": machine()}, indent=1) + "\n")
         print(self.table())
 
     def table(self) -> str:
@@ -96,12 +98,14 @@ def options(doc: str | None, *, jobs: int, repeat: int = 5) -> argparse.Namespac
     parser.add_argument("--jobs", type=int, default=jobs, help="how many (default: %(default)s)")
     parser.add_argument("--repeat", type=int, default=repeat, help="medians of so many runs (default: %(default)s)")
     parser.add_argument("--dir", type=Path, help="measure in this folder only, instead of on tmpfs and on disk")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the JSON goes (default: %(default)s)")
     return parser.parse_args()
 
 
 def row(number: int, title: str, args: argparse.Namespace) -> Row:
     print(f"\nRow {number}: {title}", file=sys.stderr)
-    return Row(number, title, {key: str(value) for key, value in vars(args).items() if value is not None})
+    chosen = {"jobs": args.jobs, "repeat": args.repeat, **({"dir": str(args.dir)} if args.dir else {})}
+    return Row(number, title, args.results, chosen)
 
 
 @contextlib.contextmanager

@@ -15,21 +15,7 @@ import harness
 
 from tea import YAMLEngine
 
-WORKFLOW: dict[str, Any] = {
-    "name": "three",
-    "nodes": [
-        {"name": "load", "run": "return {'n': 3}"},
-        {"name": "a", "run": "return {'value': state['n'] + 1}"},
-        {"name": "b", "run": "return {'value': state['n'] + 2}"},
-        {"name": "c", "run": "return {'value': state['n'] + 3}"},
-        {"name": "merge", "fan_in": True, "run": "return {'all': [r['value'] for r in parallel_results]}"},
-    ],
-    "edges": [
-        {"from": "__start__", "to": "load"},
-        {"from": "load", "to": ["a", "b", "c"], "parallel": True, "fan_in": "merge"},
-        {"from": "merge", "to": "__end__"},
-    ],
-}
+WORKFLOW = Path(__file__).with_name("three.yaml")
 GOAL = 2.0
 
 
@@ -44,7 +30,7 @@ def main() -> None:
 
 
 def measure(row: harness.Row, args: Namespace, place: str, folder: Path) -> None:
-    graph = YAMLEngine().load_from_dict(WORKFLOW)
+    graph = YAMLEngine().load_from_file(str(WORKFLOW))
 
     def milliseconds(spool: Any) -> float:
         return statistics.median(harness.seconds(lambda: once(graph, spool)) * 1000 for _ in range(args.jobs))
