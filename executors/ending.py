@@ -66,13 +66,14 @@ def kill_rest(pid: int, worker: WorkerFiles | None) -> None:
 
 def _signal_all(pid: int, worker: WorkerFiles | None, number: int) -> set[int]:
     others = processes_of(worker) if worker is not None else set()
-    _signal_group(pid, number)
+    signal_group(pid, number)
     for other in others:
         _signal(other, number)
     return {other for other in others if _lives(other)}
 
 
-def _signal_group(pid: int, number: int) -> bool:
+def signal_group(pid: int, number: int) -> bool:
+    """Send a signal to a process group; False when nobody is in it."""
     try:
         os.killpg(pid, number)
     except ProcessLookupError:
@@ -83,7 +84,7 @@ def _signal_group(pid: int, number: int) -> bool:
 
 
 def _group_lives(pid: int) -> bool:
-    return _signal_group(pid, 0)
+    return signal_group(pid, 0)
 
 
 def _signal(pid: int, number: int) -> None:

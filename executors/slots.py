@@ -27,7 +27,7 @@ from types import ModuleType
 from typing import Any
 
 from executors.attempt import TIMEOUT_TYPES
-from executors.ending import end_worker, kill_rest
+from executors.ending import end_worker, kill_rest, signal_group
 from executors.slot import SlotSetup, slot_main
 from spool import job as jobs
 from spool.attempts import Outcome
@@ -173,17 +173,25 @@ class Slot:
 
     def end(self, grace: float) -> None:
         """TERM to the slot and all that its job started, after `grace` seconds KILL; returns when nobody is left."""
-        end_worker(self.pid, self.files, grace, self.process.join)
-        self.process.join(5)
+        if not self.ended_in_order:
+            end_worker(self.pid, self.files, grace, self.process.join)
+            self.process.join(5)
+
+    @property
+    def ended_in_order(self) -> bool:
+        """Whether the slot has ended as it was told: no job was running, so nothing need be looked for."""
+        return self.process.exitcode == 0
 
     def kill_rest(self) -> None:
-        """KILL to what a slot that is dead has left."""
-        kill_rest(self.pid, self.files)
+        """KILL to what a slot that is dead has left: all that its job started, or what is left of its group."""
+        if self.ended_in_order:
+            signal_group(self.pid, signal.SIGKILL)
+        else:
+            kill_rest(self.pid, self.files)
 
     def terminate(self) -> None:
         """TERM to the slot and its group, without waiting."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGTERM)
+        signal_group(self.pid, signal.SIGTERM)
 
     def close(self) -> None:
         """Release pipes and pool of a slot that has ended."""
