@@ -225,7 +225,9 @@ class Bar:
         self._live = Live(
             console=self._console,
             auto_refresh=False,
-            transient=True,  # what nodes print meanwhile goes above it: Live redirects Python's streams
+            transient=True,
+            redirect_stdout=False,  # who keeps what branches print has its own streams in these places
+            redirect_stderr=False,
         )
         self._open = False
 
@@ -240,6 +242,8 @@ class Bar:
                 self._console.print(f"[bold]{_plain(counts.name)}[/bold]  {counts.text()}")
         if self._open:
             self._live.refresh()
+        if not live:
+            self.close()  # what nodes print until the next fan-out does not meet a bar
 
     def close(self) -> None:
         if self._open:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tea.cli.ending import finish, stopped
@@ -13,26 +16,32 @@ if TYPE_CHECKING:
     from tea.session import Ended, RunOptions
 
 
-def drive(
-    go: Callable[[], Ended],
-    options: RunOptions,
-    progress: str,
-    out: int,
-    output: str | None,
-    fail_on_branch_errors: bool,
-) -> int:
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How a run is to be shown and delivered.
+
+    progress: the mode of the display. output: a file for the final state, stdout when None.
+    """
+
+    progress: str = "auto"
+    output: str | None = None
+    fail_on_branch_errors: bool = False
+
+
+def drive(go: Callable[[], Ended], options: RunOptions, wishes: Wishes) -> int:
     """Call `go` with progress shown, and deliver what it ended with; the exit code.
 
-    out: descriptor of the real stdout. Raises what `go` raises for wrong input.
+    Raises what `go` raises for wrong input, OSError for an output that can't be.
     """
-    check_output(output)
+    check_output(wishes.output)
+    out = stdout_for_results()
     known: list[RunFiles] = []
     options.on_run = known.append
     try:
-        ended = _shown(go, options, progress)
+        ended = _shown(go, options, wishes.progress)
     except KeyboardInterrupt:
         return stopped(known[-1] if known else None)
-    return finish(ended, out, output, fail_on_branch_errors)
+    return finish(ended, out, wishes.output, wishes.fail_on_branch_errors)
 
 
 def check_output(output: str | None) -> None:
@@ -44,6 +53,19 @@ def check_output(output: str | None) -> None:
         raise FileNotFoundError(2, "no such folder for --output", folder)
     if os.path.isdir(output):
         raise IsADirectoryError(21, "--output is a folder", output)
+
+
+def stdout_for_results() -> int:
+    """From here on stdout is stderr, so that what nodes print can't mix with the result; the real stdout.
+
+    Descriptors are moved, not Python's objects: commands that nodes start are redirected, too.
+    """
+    sys.stdout.flush()
+    real = os.dup(1)
+    os.dup2(2, 1)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file or pipe until now; what nodes print is to be seen at once
+        sys.stdout.reconfigure(line_buffering=True)
+    return real
 
 
 def _shown(go: Callable[[], Ended], options: RunOptions, mode: str) -> Ended:

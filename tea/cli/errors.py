@@ -7,7 +7,6 @@ branches failed, 130 interrupted.
 from __future__ import annotations
 
 import os
-import sys
 import traceback
 
 import click
@@ -74,15 +73,3 @@ def _os_error(error: OSError) -> str:
         return str(error) or type(error).__name__
     other = f" -> {error.filename2!s}" if error.filename2 is not None else ""
     return f"{error.filename!s}{other}: {error.strerror}"
-
-
-def stdout_for_results() -> int:
-    """From here on stdout is stderr, so that what nodes print can't mix with the result; the real stdout.
-
-    Descriptors are moved, not Python's objects: commands that nodes start are redirected, too.
-    """
-    sys.stdout.flush()
-    real = os.dup(1)
-    os.set_inheritable(real, False)
-    os.dup2(2, 1)
-    return real

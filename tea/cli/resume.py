@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
-from tea.cli.errors import stdout_for_results, warn
+from tea.cli.errors import warn
 from tea.cli.options import outcome_options, progress_option, spool_option, spool_path
 
 HELP = """Go on with RUN (the newest one by default) from its last fan-out: results that are there are kept, what is
@@ -31,26 +32,16 @@ def resume(
     run: str | None,
     retry_failed: bool,
     spool: str | None,
-    output: str | None,
     strategy: str | None,
     max_workers: int | None,
     strict: bool,
-    fail_on_branch_errors: bool,
-    progress: str,
+    **wishes: Any,
 ) -> int:
     from spool.find import run_at
-    from tea.cli.drive import drive
+    from tea.cli.drive import Wishes, drive
     from tea.session import RunOptions
     from tea.session import resume as go_on
 
     folder, name = run_at(spool_path(spool), run)
     options = RunOptions(strategy=strategy, max_workers=max_workers, strict=strict, argv=tuple(sys.argv), warn=warn)
-    out = stdout_for_results()
-    return drive(
-        lambda: go_on(folder, name, options, retry_failed=retry_failed),
-        options,
-        progress,
-        out,
-        output,
-        fail_on_branch_errors,
-    )
+    return drive(lambda: go_on(folder, name, options, retry_failed=retry_failed), options, Wishes(**wishes))

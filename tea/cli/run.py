@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tea.cli.errors import say, stdout_for_results, warn
+from tea.cli.errors import say, warn
 from tea.cli.options import outcome_options, progress_option
 
 if TYPE_CHECKING:
     from spool.layout import RunFiles
+    from tea.cli.drive import Wishes
     from tea.dialect import Workflow
     from tea.session import RunOptions
 
@@ -49,10 +50,12 @@ goes on with one that was stopped.
 @outcome_options
 @progress_option
 def run(workflow: str, output: str | None, fail_on_branch_errors: bool, progress: str, **given: Any) -> int:
+    from tea.cli.drive import Wishes, drive
+
     _refuse_contradictions(given)
+    wishes = Wishes(progress, output, fail_on_branch_errors)
     if given["resume_run"] is not None:
-        return _resume(workflow, output, fail_on_branch_errors, progress, given)
-    from tea.cli.drive import drive
+        return _resume(workflow, wishes, given)
     from tea.dialect import load_file
     from tea.session import load_input
     from tea.session import run as start
@@ -65,8 +68,7 @@ def run(workflow: str, output: str | None, fail_on_branch_errors: bool, progress
 
         tell_plan(loaded, state, options)
         return 0
-    out = stdout_for_results()
-    return drive(lambda: start(loaded, state, options), options, progress, out, output, fail_on_branch_errors)
+    return drive(lambda: start(loaded, state, options), options, wishes)
 
 
 def _refuse_contradictions(given: dict[str, Any]) -> None:
@@ -98,9 +100,7 @@ def _options(given: dict[str, Any]) -> RunOptions:
     )
 
 
-def _resume(
-    workflow: str, output: str | None, fail_on_branch_errors: bool, progress: str, given: dict[str, Any]
-) -> int:
+def _resume(workflow: str, wishes: Wishes, given: dict[str, Any]) -> int:
     """`tea run WORKFLOW --resume RUN`: the run goes on with the workflow that it began with."""
     from spool.run import find_run, find_spool
     from tea.cli.drive import drive
@@ -113,10 +113,7 @@ def _resume(
     files = find_run(spool, given["resume_run"])
     _compare(loaded, files)
     options = _options(given)
-    out = stdout_for_results()
-    return drive(
-        lambda: go_on(spool.path, files.name, options), options, progress, out, output, fail_on_branch_errors
-    )
+    return drive(lambda: go_on(spool.path, files.name, options), options, wishes)
 
 
 def _compare(loaded: Workflow, run: RunFiles) -> None:

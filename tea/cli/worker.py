@@ -14,8 +14,8 @@ it.
   tea worker                                       until nothing is left
   tea worker /mnt/shared/spool --slots 8 --follow  and wait for more
 
-Ends after the job that runs when it is interrupted, and when the end of its standard input tells that its parent is
-gone.
+When it is stopped, other workers take up its jobs. A worker whose standard input is a pipe ends with it, so that
+none outlives the process that started it.
 """
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,19 @@ class TestResume:
         done = tea_cmd("resume", run_name, cwd=here)
         assert done.returncode == 0
         assert json.loads(done.stdout)["total"] == 12
+
+    def test_ctrl_c_before_the_first_fan_out(
+        self, here: Path, start_tea: Callable[..., subprocess.Popen[str]]
+    ) -> None:
+        (here / "w.yaml").write_text("nodes:\n  - {name: one, run: 'import time; time.sleep(60)'}\n")
+        process = start_tea("run", "w.yaml", cwd=here)
+        wait_until(lambda: list(here.glob(".tea/spool/runs/*/input.json")))
+        time.sleep(0.2)  # the node has begun, or is about to: both are fine
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 130
+        (run,) = here.glob(".tea/spool/runs/*")
+        assert f"tea resume {run.name}\n" in err
 
     def test_run_with_resume(self, here: Path) -> None:
         run(here)

@@ -80,7 +80,8 @@ def start(here: Path, start_tea: Start, strategy: str = "process") -> subprocess
     process = start_tea("run", "w.yaml", *arguments, cwd=here)
     fanouts = ".tea/spool/runs/*/fanouts/*"
     wait_until(
-        lambda: len([*here.glob(f"{fanouts}/done/*"), *here.glob(f"{fanouts}/failed/*")]) == 3, what="three jobs to end"
+        lambda: len([*here.glob(f"{fanouts}/done/*"), *here.glob(f"{fanouts}/failed/*")]) == 3,
+        what="three jobs to end",
     )
     return process
 
