@@ -178,13 +178,18 @@ def run_peak(argv: list[str], cwd: Path) -> tuple[float, float]:
         argv, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=clean_env()
     )
     peak = 0.0
-    while process.poll() is None:
+    while not _ended(process, 0.2):
         peak = max(peak, _high_water(process.pid))
-        time.sleep(0.02)
     taken = time.perf_counter() - began
     if process.returncode != 0:
         raise RuntimeError(f"{' '.join(argv)}: exit code {process.returncode}\n{process.communicate()[1]}")
     return taken, peak
+
+
+def _ended(process: subprocess.Popen[str], patience: float) -> bool:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(patience)
+    return process.returncode is not None
 
 
 def _high_water(pid: int) -> float:
