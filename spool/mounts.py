@@ -11,26 +11,34 @@ from dataclasses import dataclass
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
+_NFS = (
+    "folders are cached for up to `acdirmax` (60 s unless it was mounted otherwise), so a beat is seen late: set "
+    "`lease_duration` to 120 or more, or mount with `actimeo=3`"
+)
+_CIFS = "mount with `mfsymlinks` so that claims can be made, and without `nobrl` so that locks are shared"
+_GLUSTER = "a file may have some 45 links only, and copies take their place; keep `lease_duration` at 30 or more"
+_OBJECTS = "no links and no locks: use another file system, or the strategy `remote`"
+_SLOW = "keep `lease_duration` at 30 or more"
+
 NETWORK = {
-    "nfs": "set `lease_duration` well above `acregmax` of the mount (60 s unless it says otherwise), or mount with "
-    "`actimeo=1`; results of other machines are seen one polling interval later",
-    "nfs4": "set `lease_duration` well above `acregmax` of the mount (60 s unless it says otherwise), or mount with "
-    "`actimeo=1`; results of other machines are seen one polling interval later",
-    "cifs": "mount with `mfsymlinks` so that claims can be made, and without `nobrl` so that locks are shared",
-    "smb3": "mount with `mfsymlinks` so that claims can be made, and without `nobrl` so that locks are shared",
-    "fuse.sshfs": "locks are not shared with other machines: drive each run from one machine only, and better use "
-    "the strategy `remote`, which needs no shared file system",
-    "fuse.glusterfs": "a file may have some 45 links only, copies take their place; keep `lease_duration` at 30 s or more",
-    "glusterfs": "a file may have some 45 links only, copies take their place; keep `lease_duration` at 30 s or more",
-    "lustre": "mount with `flock`, as `localflock` is not shared with other machines; keep `lease_duration` at 60 s or more",
-    "ceph": "keep `lease_duration` at 30 s or more",
-    "fuse.ceph-fuse": "keep `lease_duration` at 30 s or more",
+    "nfs": _NFS,
+    "nfs4": _NFS,
+    "cifs": _CIFS,
+    "smb3": _CIFS,
+    "fuse.sshfs": "locks are not shared with other machines: drive each run from one machine only, or use the "
+    "strategy `remote`, which needs no shared file system",
+    "glusterfs": _GLUSTER,
+    "fuse.glusterfs": _GLUSTER,
+    "lustre": "mount with `flock`, as `localflock` is not shared with other machines; set `lease_duration` to 60 or "
+    "more",
+    "ceph": _SLOW,
+    "fuse.ceph-fuse": _SLOW,
+    "gpfs": _SLOW,
     "beegfs": "set `tuneUseGlobalFileLocks = true` on every client, else locks are not shared",
-    "gpfs": "keep `lease_duration` at 30 s or more",
     "9p": "locks may not be shared with other machines: drive each run from one machine only",
-    "afs": "locks and renames across folders are limited: use another file system, or the strategy `remote`",
-    "fuse.rclone": "no links and no locks: use another file system, or the strategy `remote`",
-    "fuse.s3fs": "no links and no locks: use another file system, or the strategy `remote`",
+    "afs": "links across folders are refused: use another file system, or the strategy `remote`",
+    "fuse.rclone": _OBJECTS,
+    "fuse.s3fs": _OBJECTS,
 }
 """Network file systems, and what to know of each."""
 

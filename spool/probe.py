@@ -61,8 +61,10 @@ class Partner:
         for number in range(rounds):
             path = f"{self._folder}/{kind}.{number}"
             self._send(f"{kind} {number}")
-            ours = _attempt(make, source, path, "here")
-            theirs = self._answer()
+            try:
+                ours = _attempt(make, source, path, "here")
+            finally:
+                theirs = self._answer()
             if theirs not in ("won", "lost"):
                 raise PartnerError(f"{path}: {theirs}")
             outcome.append((_owner(path), ours, theirs == "won"))

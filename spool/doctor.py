@@ -1,0 +1,319 @@
+"""Is a spool in order, is a folder fit to be one? `examine` finds out, and mends what may be mended.
+
+    spool         format, owner, permissions, disk
+    workers       dead, stopped and silent ones, what they left                       (here)
+    runs          stopped ones, ones that two could drive                             (here)
+    fan-outs      tickets against job directories                                     (`checkup.py`)
+    jobs          claims, results, acceptance, inputs                                 (`checkjob.py`)
+    everything    links, fifos, devices, other users' files, names, leftovers         (`examination.py`)
+    folder        does its file system do what a spool needs?                         (`fitness.py`)
+
+Nothing is deleted that anybody may still want: files that cannot be trusted are put aside, and what is removed was
+left by the dead and is read by nobody. A live run is looked at, and only such things are mended in it that any worker
+would mend. Not promised: that a spool is as it was found while somebody works in it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+
+from spool import tickets
+from spool.checkup import check_fanouts, maker
+from spool.errors import SpoolError
+from spool.examination import OTHERS_MAY_WRITE, Examination, Scope, is_here, is_stopped, process_exists
+from spool.finding import Findings, Mend
+from spool.fitness import examine as examine_folder
+from spool.fitness import room
+from spool.inspect import doing, is_driven, read_quietly
+from spool.job import sha256
+from spool.layout import FORMAT, RunFiles, SpoolFiles, WorkerFiles, is_name
+from spool.publish import read_bytes
+from spool.run import coordinator, fanouts, open_spool
+from spool.worker import LEASE, read_now
+
+OTHERS_MAY_READ = 0o055
+
+
+def is_spool(path: str) -> bool:
+    """Whether a folder is a spool, also one that has lost its spool.json."""
+    files = SpoolFiles(path)
+    return os.path.lexists(files.spool) or (os.path.isdir(files.runs) and os.path.isdir(files.workers))
+
+
+def examine(path: str, *, fix: bool = False, quick: bool = False) -> Findings:
+    """Examine the folder at a path, and the spool in it if there is one.
+
+    quick: only tickets and workers. Raises NotADirectoryError or FileNotFoundError for a path that is no folder.
+    """
+    path = os.path.abspath(path)
+    if not stat.S_ISDIR(os.stat(path).st_mode):
+        raise NotADirectoryError(20, "not a folder, so no spool can be in it", path)
+    findings = Findings(fix)
+    if is_spool(path):
+        _spool(SpoolFiles(path), findings, quick)
+    if quick:
+        room(path, findings)
+    else:
+        examine_folder(path, findings)
+    return findings
+
+
+# -- the spool ------------------------------------------------------------------------------------------------------
+
+
+def _spool(spool: SpoolFiles, findings: Findings, quick: bool) -> None:
+    if not _is_ours(spool.path, findings) or not _format(spool, findings):
+        return
+    exam = Examination(spool, findings, quick=quick)
+    entries = exam.entries(spool.path, findings, live=True)
+    for name in ("runs", "workers"):
+        path = f"{spool.path}/{name}"
+        if name not in entries:
+            findings.error("missing", path, "the folder is missing, or not trusted", "", maker(path))
+            return
+        if not exam.must_be(findings, "folder", path, entries[name]):
+            return
+    _workers(exam)
+    _runs(exam)
+
+
+def _is_ours(path: str, findings: Findings) -> bool:
+    status = os.stat(path)
+    if status.st_uid != os.geteuid():
+        text = f"it belongs to user {status.st_uid}, not to you ({os.geteuid()}); a spool is private"
+        findings.error("foreign", path, text, "examine it as that user, or use another with --spool DIR")
+        return False
+    if status.st_mode & OTHERS_MAY_WRITE:
+        text = f"others may write to it (mode {stat.S_IMODE(status.st_mode):o}), so nothing in it can be trusted"
+        findings.error("exposed", path, text, f"chmod 700 {shlex.quote(path)}, if you trust what is in it")
+    elif status.st_mode & OTHERS_MAY_READ:
+        text = f"others may read it (mode {stat.S_IMODE(status.st_mode):o}): inputs, results and output of your jobs"
+        findings.warning("exposed", path, text, f"chmod 700 {shlex.quote(path)}", _closer(path))
+    return True
+
+
+def _closer(path: str) -> Mend:
+    def mend() -> bool:
+        os.chmod(path, 0o700)
+        return True
+
+    return mend
+
+
+def _format(spool: SpoolFiles, findings: Findings) -> bool:
+    """Whether this version can read it."""
+    record = read_quietly(spool.spool)
+    if not record:
+        findings.error("format", spool.spool, "it is missing", "", lambda: bool(open_spool(spool.path)))
+        return True
+    if why := record.get("$unreadable"):
+        remedy = f"if nothing else is wrong, move it away: a new one is made, of format {FORMAT}"
+        findings.error("format", spool.spool, str(why), remedy)
+        return False
+    if record.get("format") != FORMAT:
+        text = f"format {record.get('format')!r}; this version reads format {FORMAT}"
+        findings.error("format", spool.spool, text, "use the version of tea that wrote it, or another --spool")
+        return False
+    return True
+
+
+# -- runs -----------------------------------------------------------------------------------------------------------
+
+
+def _runs(exam: Examination) -> None:
+    folder = exam.spool.runs
+    for name, status in sorted(exam.entries(folder, exam.findings, live=True).items()):
+        if not is_name(name):
+            exam.name_is_wrong(f"{folder}/{name}")
+        elif exam.must_be(exam.findings, "folder", f"{folder}/{name}", status):
+            _run(exam, exam.spool.run(name), status)
+
+
+def _run(exam: Examination, run: RunFiles, status: os.stat_result) -> None:
+    exam.findings.counts["runs"] += 1
+    driven, live = is_driven(run), exam.is_live(run)
+    entries = exam.entries(run.path, exam.findings, live=live)
+    for name, kind in _RUN_FILES.items():
+        exam.must_be(exam.findings, kind, f"{run.path}/{name}", entries.get(name))
+    if "run.json" not in entries:
+        if not live and not exam.is_young(status):
+            text = "run.json is missing: the run never began, or it was removed"
+            exam.findings.warning("half-made", run.path, text, f"rm -r {shlex.quote(run.path)}")
+        return
+    record = exam.json(run.run) or {}
+    _driver(exam, run, driven)
+    ended = bool(record.get("outcome"))
+    resume = "" if record.get("outcome") == "done" else _resume(run, record)
+    if record and not live and not ended and not _is_beginning(exam, record, entries):
+        waiting = sum(len(tickets.names(fanout, "todo")) for fanout in fanouts(run.fanouts))
+        text = f"its coordinator ({_who(run, record)}) is gone, and it has not ended; {waiting:,} jobs are left"
+        exam.findings.error("stopped-run", run.path, text, resume)
+    if record.get("outcome") != "done":
+        _workflow(exam, run, record)
+    check_fanouts(exam, run.fanouts, Scope(run, live, False, resume))
+    if record.get("outcome") == "done" and not live:
+        _unfinished(exam, run)
+
+
+_RUN_FILES = {
+    "run.json": "file",
+    "workflow.yaml": "file",
+    "input.json": "file",
+    "output.json": "file",
+    "coordinator.lock": "file",
+    "events.jsonl": "file",
+    "fanouts": "folder",
+}
+
+
+def _resume(run: RunFiles, record: dict[str, object]) -> str:
+    if record.get("python_graph"):
+        return "resume it from the program that started it"
+    return f"tea resume {shlex.quote(run.path)}"
+
+
+def _look(path: str) -> str:
+    return f"ls -ld {shlex.quote(path)}"
+
+
+def _who(run: RunFiles, record: dict[str, object]) -> str:
+    return coordinator(run) or f"{record.get('user')}@{record.get('host')}:{record.get('pid')}"
+
+
+def _is_beginning(exam: Examination, record: dict[str, object], entries: dict[str, os.stat_result]) -> bool:
+    """Whether a coordinator has made its run, but not yet its lock."""
+    if "coordinator.lock" in entries or not exam.is_young(entries["run.json"]):
+        return False
+    pid = record.get("pid")
+    return not is_here(record.get("host")) or (isinstance(pid, int) and process_exists(pid))
+
+
+def _driver(exam: Examination, run: RunFiles, driven: bool | None) -> None:
+    """Whether two could drive it."""
+    writer = exam.writer_of(run.events)
+    if driven is None:
+        text = "this file system does not tell whether anybody holds it: whether the run is driven is not known"
+        exam.findings.warning("driver", run.lock, text, "put the spool on a file system with locks, with --spool DIR")
+    elif not driven and writer is not None:
+        text = f"process {writer} drives the run, but its lock is free: a second process could drive it, too"
+        remedy = f"do not resume the run before process {writer} has ended, or end it: kill {writer}"
+        exam.findings.error("driver", run.lock, text, remedy)
+
+
+def _workflow(exam: Examination, run: RunFiles, record: dict[str, object]) -> None:
+    """A run that may be resumed goes on with the workflow that it began with."""
+    try:
+        data = read_bytes(run.workflow)
+    except FileNotFoundError:
+        exam.findings.error("missing", run.workflow, "it is missing, so the run cannot be resumed", "put back a copy")
+        return
+    except (OSError, SpoolError) as error:
+        exam.findings.error("unreadable", run.workflow, f"cannot be read: {error}", _look(run.workflow))
+        return
+    wanted = record.get("sha256")
+    if isinstance(wanted, str) and wanted != sha256(data):
+        text = "it is not the one that the run began with (sha256 differs); a resumed run goes on with this one"
+        exam.findings.warning(
+            "workflow", run.workflow, text, "put back a copy, unless you have changed it on purpose"
+        )
+
+
+def _unfinished(exam: Examination, run: RunFiles) -> None:
+    """The jobs of a run that is done have ended. (Those inside a branch that was ended from outside need not.)"""
+    for fanout in fanouts(run.fanouts):
+        names = tickets.names(fanout, "todo")
+        if names:
+            text = f"the run is done, but {len(names):,} of its jobs are not, among them {min(names)}"
+            remedy = f"tea spool show {shlex.quote(fanout.job(min(names)).path)}"
+            exam.findings.error("unfinished", fanout.tickets("todo"), text, remedy)
+
+
+# -- workers --------------------------------------------------------------------------------------------------------
+
+
+def _workers(exam: Examination) -> None:
+    folder, findings = exam.spool.workers, exam.findings
+    dead = set(exam.observer.dead_workers())
+    for name, status in sorted(exam.entries(folder, findings, live=True).items()):
+        if not is_name(name):
+            exam.name_is_wrong(f"{folder}/{name}")
+        elif exam.must_be(findings, "folder", f"{folder}/{name}", status):
+            findings.counts["workers"] += 1
+            _worker(exam, exam.spool.worker(name), status, name in dead)
+
+
+def _worker(exam: Examination, files: WorkerFiles, status: os.stat_result, dead: bool) -> None:
+    entries = exam.entries(files.path, exam.findings, live=not dead)
+    for name, entry in entries.items():
+        exam.must_be(exam.findings, "file", f"{files.path}/{name}", entry)
+    if "worker.json" not in entries:
+        if dead and not exam.is_young(status):
+            text = "worker.json is missing: the worker died while it began"
+            exam.findings.warning("half-made", files.path, text, f"rm -r {shlex.quote(files.path)}")
+        return
+    record = exam.json(files.worker)
+    if record is None:
+        return
+    if dead:
+        _dead_worker(exam, files, record)
+    else:
+        _living_worker(exam, files, record, entries)
+
+
+def _dead_worker(exam: Examination, files: WorkerFiles, record: dict[str, object]) -> None:
+    who = f"{record.get('user')}@{record.get('host')}:{record.get('pid')}"
+    writer = exam.writer_of(files.now)
+    if writer is not None:
+        text = (
+            f"{who} lives (process {writer}), but its lock is free: others take its jobs for lost, and run them again"
+        )
+        exam.findings.error("unlocked-worker", files.lock, text, f"end it: kill {writer}")
+        return
+    running = doing(read_now(files))
+    text = f"{who} is dead"
+    if running is not None:
+        text += f"; it had attempt {running.attempt} of {running.job.path}"
+        run = _run_of(exam, running.job.path)
+        if run is not None and exam.is_live(run):
+            exam.findings.note("dead-worker", files.path, f"{text}, whose run goes on: it clears this away itself")
+            return
+    exam.findings.warning("dead-worker", files.path, text, "", _burier(exam, files))
+
+
+def _run_of(exam: Examination, path: str) -> RunFiles | None:
+    inside = path.removeprefix(f"{exam.spool.runs}/")
+    return exam.spool.run(inside.partition("/")[0]) if inside != path else None
+
+
+def _burier(exam: Examination, files: WorkerFiles) -> Mend:
+    """Keep what its job had printed, then remove the folder."""
+
+    def mend() -> bool:
+        running = doing(read_now(files))
+        if running is not None and os.path.isdir(running.job.path):
+            exam.observer.inherit(running.job, running.attempt)
+        exam.observer.bury({files.name})
+        return not os.path.lexists(files.path)
+
+    return mend
+
+
+def _living_worker(
+    exam: Examination, files: WorkerFiles, record: dict[str, object], entries: dict[str, os.stat_result]
+) -> None:
+    pid, lease = record.get("pid"), record.get("lease")
+    if is_here(record.get("host")) and isinstance(pid, int):
+        if process_exists(pid) and is_stopped(pid):
+            text = f"process {pid} is stopped, and keeps its job"
+            remedy = f"let it go on: kill -CONT {pid}, or end it: kill -KILL {pid}"
+            exam.findings.warning("stopped-worker", files.path, text, remedy)
+        return
+    beat = entries.get("beat")
+    limit = float(lease) if isinstance(lease, int | float) else LEASE
+    if beat is not None and exam.now - beat.st_mtime > limit:
+        silent = exam.now - beat.st_mtime
+        text = f"no beat from {record.get('host')} for {silent:,.0f} s, and {limit:g} s without one is dead"
+        remedy = "whoever works on the spool takes its jobs over; if that host is gone for good, remove the folder"
+        exam.findings.warning("silent-worker", files.path, text, remedy)
