@@ -130,7 +130,7 @@ class Status:
     def _worker_lines(self) -> Iterator[str]:
         inside = [worker for worker in self.workers if worker.running and worker.alive]
         mine = [worker for worker in inside if worker.running and self._is_mine(worker.running.job.path)]
-        idle = sum(1 for worker in self.workers if worker.alive) - len(inside)
+        idle = sum(1 for worker in self.workers if worker.alive and not self._drives(worker)) - len(inside)
         dead = sum(1 for worker in self.workers if not worker.alive)
         rows = [self._running_row(one) for one in self.view.running[:20]]
         if rows:
@@ -143,6 +143,10 @@ class Status:
         told = ", ".join(f"{number} {what}" for number, what in notes if number)
         if told and (self.view.alive or dead):
             yield f"workers   {told}"
+
+    def _drives(self, worker: WorkerView) -> bool:
+        """Whether this is the run's coordinator, which is a worker, too: the one that ends jobs, or runs threads."""
+        return self.view.coordinator.endswith(f"@{worker.record.get('host')}:{worker.record.get('pid')}")
 
     def _is_mine(self, path: str) -> bool:
         return path.startswith(f"{self.run.path}/")

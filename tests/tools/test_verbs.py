@@ -127,6 +127,7 @@ class TestStatus:
         shown = text(here, "status")
         assert f"driven by {status['coordinator']}" in shown
         assert str(process.pid) in status["coordinator"]
+        assert strategy == "process" or "idle" not in shown
         (here / "block").unlink()
         assert process.wait(30) == 0
         assert read(here, "status")["running"] == []
