@@ -80,7 +80,7 @@ def number(value: float) -> str:
 def short_table(row: dict[str, Any]) -> str:
     """The rates on tmpfs, for the README."""
     machine = row["machine"]
-    lines = [line for line in row["lines"] if line["place"] != "disk" and line["unit"] == "jobs/s"]
+    lines = rates(row)
     return "\n".join(
         [
             "| no-op jobs, 2 workers, tmpfs | jobs a second, with start-up | keeps a record | tea beside it |",
@@ -91,6 +91,11 @@ def short_table(row: dict[str, Any]) -> str:
             "what keeps none shows what that costs.",
         ]
     )
+
+
+def rates(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The medians on tmpfs; lines that are indented say more about the one before."""
+    return [line for line in row["lines"] if line["place"] != "disk" and not line["what"].startswith(" ")]
 
 
 def _short_row(line: dict[str, Any]) -> str:
@@ -127,32 +132,29 @@ def _save(figure: Any, name: str) -> None:
 
 def draw_rates(row: dict[str, Any]) -> None:
     """Jobs a second, ours beside the peers', on tmpfs."""
-    lines = [line for line in row["lines"] if line["place"] != "disk" and line["unit"] == "jobs/s"]
-    lines.sort(key=lambda line: -line["value"])
+    lines = sorted(rates(row), key=lambda line: -line["value"])
     names = [line["what"].split(",")[0] for line in lines]
     colours = [OURS if name == "tea run" else MEMORY if _records(name) == "no" else RECORDED for name in names]
     figure, axes = _axes(len(lines))
     bars = axes.barh(names, [line["value"] for line in lines], color=colours, height=0.65)
     axes.bar_label(bars, [number(line["value"]) for line in lines], padding=4)
-    axes.set_xscale("log")
     axes.margins(x=0.12)
-    axes.set_xlabel("no-op jobs a second, start-up included (logarithmic); light: keeps no record")
+    axes.set_xlabel("no-op jobs a second, start-up included; light: keeps no record")
     _save(figure, "rates")
 
 
 def draw_phases(row: dict[str, Any]) -> None:
     """The protocol's phases beside the floor."""
-    places = list(dict.fromkeys(line["place"] for line in row["lines"]))
-    floors = {line["place"]: line["value"] for line in row["lines"] if line["what"] == "floor"}
-    figure, axes = _axes(2 * len(places))
-    for place in places:
+    ratios = {line["place"]: line["ratio"] for line in row["lines"] if line["what"] == "protocol"}
+    figure, axes = _axes(2 * len(ratios))
+    for place, ratio in ratios.items():
         axes.barh(f"floor, {place}", 1.0, color=MEMORY, height=0.65)
-        left = 0.0
-        for phase, colour in (("create", OURS), ("run", "#3d9dc4"), ("collect", "#9ccfe3")):
-            line = next(one for one in row["lines"] if one["place"] == place and one["what"].strip() == phase)
-            width = line["value"] / floors[place]
+        phases = [line for line in row["lines"] if line["place"] == place and line["what"].startswith(" ")]
+        whole, left = sum(line["value"] for line in phases), 0.0
+        for line, colour in zip(phases, (OURS, "#3d9dc4", "#9ccfe3"), strict=True):
+            width = line["value"] / whole * ratio
             bar = axes.barh(f"protocol, {place}", width, left=left, color=colour, height=0.65)
-            axes.bar_label(bar, [phase if width > 0.12 else ""], label_type="center", color="white")
+            axes.bar_label(bar, [line["what"].strip() if width > 0.12 else ""], label_type="center", color="white")
             left += width
     axes.axvline(1.5, color="#52606d", linestyle="--", linewidth=1)
     axes.set_xlabel("time for a job, as a multiple of the floor; dashed: the goal")
