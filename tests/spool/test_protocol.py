@@ -16,7 +16,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from spool import job as jobs
 from spool import tickets
@@ -29,9 +29,8 @@ from spool.worker import Observer
 from tests.spool.kit import Bench, result
 from tests.spool.test_worker import Clock
 
-JOBS, WORKERS = 2, 3
+JOBS, WORKERS = 4, 3
 outcomes = st.sampled_from([Outcome.SUCCEEDED, Outcome.FAILED, Outcome.TIMED_OUT])
-workers = st.integers(0, WORKERS - 1)
 FAR = ("nothing", "published", "checked", "accepted", "done")
 
 
@@ -82,44 +81,61 @@ class Protocol(RuleBasedStateMachine):
 
     # -- what workers do ----------------------------------------------------------------------------------------
 
-    @rule(who=workers, pause=st.sampled_from([0.0, POLL, 5.0]))
-    def take(self, who: int, pause: float) -> None:
-        """A worker that runs nothing looks for a job."""
-        self.clock.now += pause
-        worker = self.crew[who]
-        if worker.claim is None:
+    @property
+    def busy(self) -> list[Fake]:
+        return [worker for worker in self.crew if worker.claim is not None]
+
+    @rule(
+        act=st.sampled_from(["work"] * 6 + ["freeze", "freeze", "die", "wake", "wake", "judge", "cancel", "litter"]),
+        which=st.integers(0, 11),
+        pause=st.sampled_from([POLL, 5.0]),
+        outcome=outcomes,
+        far=st.sampled_from(FAR[1:]),
+    )
+    def happens(self, act: str, which: int, pause: float, outcome: Outcome, far: str) -> None:
+        """One rule for all: rules of their own would be switched off, each in half of the examples."""
+        job, record = self.jobs[which % JOBS], self.records[which % JOBS]
+        if act == "work":
+            self.work(self.crew[which % WORKERS], pause, outcome, far)
+        elif act in ("freeze", "die") and self.busy:
+            self.vanish(self.busy[which % len(self.busy)], act == "freeze")
+        elif act == "wake" and self.frozen:
+            self.finish(self.frozen[which % len(self.frozen)], outcome, far)
+        elif act == "judge":
+            self.judge(job, record, pause)
+        elif act == "cancel":
+            self.cancel(job, record)
+        elif act == "litter":
+            self.litter(job, which)
+
+    def work(self, worker: Fake, pause: float, outcome: Outcome, far: str) -> None:
+        """A worker that runs nothing looks for a job; one that runs a job finishes it, or a part of that."""
+        if worker.claim is not None:
+            self.finish(worker, outcome, far)
+        else:
+            self.take(worker, pause)
+
+    def take(self, worker: Fake, pause: float) -> None:
+        """Look for a job, until those of others have been looked at, too."""
+        for _ in range(3):
             worker.claim, worker.far = worker.queue.take(), "nothing"
+            if worker.claim is not None:
+                return
+            self.clock.now += pause
 
-    @rule(who=workers, outcome=outcomes, how_far=st.sampled_from(FAR))
-    def go_on(self, who: int, outcome: Outcome, how_far: str) -> None:
-        """A worker finishes its job, or a part of that."""
-        self.finish(self.crew[who], outcome, how_far)
-
-    @rule(who=workers)
-    def die(self, who: int) -> None:
-        self.alive.discard(self.crew[who].text)
-        self.crew[who] = self.hire()
-
-    @rule(who=workers)
-    def freeze(self, who: int) -> None:
-        """To all others it is dead."""
-        worker = self.crew[who]
+    def vanish(self, worker: Fake, freezes: bool) -> None:
+        """To all others a frozen worker is as dead as a dead one."""
         self.alive.discard(worker.text)
-        self.frozen.append(worker)
-        self.crew[who] = self.hire()
-
-    @precondition(lambda self: self.frozen)
-    @rule(which=st.integers(0, 9), outcome=outcomes, how_far=st.sampled_from(FAR))
-    def wake_up_late(self, which: int, outcome: Outcome, how_far: str) -> None:
-        self.finish(self.frozen[which % len(self.frozen)], outcome, how_far)
+        if freezes:
+            self.frozen.append(worker)
+        self.crew[self.crew.index(worker)] = self.hire()
 
     def finish(self, worker: Fake, outcome: Outcome, how_far: str) -> None:
         """What `jobs.finish` does, step by step, up to a point; the next call goes on from there."""
         if worker.claim is None:
             return
-        claim, goal = worker.claim, FAR.index(how_far)
+        goal = FAR.index(how_far)
         if worker.far == "nothing" and how_far == "done":
-            self.note_check(claim.job, claim.attempt)
             self.finish_at_once(worker, outcome)
             return
         while worker.claim is not None and FAR.index(worker.far) < goal:
@@ -179,50 +195,35 @@ class Protocol(RuleBasedStateMachine):
         return True
 
     def note_check(self, job: JobFiles, attempt: int) -> None:
-        """Remember which attempts could pass the first check of `accept`: those without a newer claim."""
-        if claimed_by(job, attempt + 1) is None:
-            self.checked.setdefault(job.path, set()).add(attempt)
+        """Remember which attempts passed the first check of `accept`, and may go on from there at any time."""
+        self.checked.setdefault(job.path, set()).add(attempt)
 
     # -- what others do -----------------------------------------------------------------------------------------
 
-    @rule(which=st.integers(0, JOBS - 1), pause=st.sampled_from([0.0, 5.0]))
-    def judge(self, which: int, pause: float) -> None:
+    def judge(self, job: JobFiles, record: JobRecord, pause: float) -> None:
         """A coordinator looks, and mends."""
         self.clock.now += pause
-        job, record = self.jobs[which], self.records[which]
-        for attempt in range(1, self.claims(job) + 1):
-            self.note_check(job, attempt)
         decision = jobs.judge(self.bench.fanout, job, record, self.alive.__contains__)
         if decision.verdict is Verdict.FINISHED:
             self.check_tickets(job, record)
 
-    @rule(which=st.integers(0, JOBS - 1))
-    def cancel(self, which: int) -> None:
+    def cancel(self, job: JobFiles, record: JobRecord) -> None:
         """A coordinator ends a job, as whoever claims the next attempt."""
-        job, record = self.jobs[which], self.records[which]
-        if os.path.lexists(job.accepted):
-            return
         attempt = self.claims(job) + 1
-        assert try_claim(job, attempt, "boss@h:1:bbbbbbbb")
-        self.note_check(job, attempt)
-        jobs.finish(self.bench.fanout, job, record, attempt, result(job, record, attempt, Outcome.CANCELLED))
+        if attempt > 2 and not os.path.lexists(job.accepted):
+            assert try_claim(job, attempt, "boss@h:1:bbbbbbbb")
+            jobs.finish(self.bench.fanout, job, record, attempt, result(job, record, attempt, Outcome.CANCELLED))
 
-    @rule(which=st.integers(0, JOBS - 1), data=st.sampled_from([b"", b"{}", b'{"job": "another"}']))
-    def plant(self, which: int, data: bytes) -> None:
-        """Something writes nonsense where the newest attempt's result belongs."""
-        job = self.jobs[which]
+    def litter(self, job: JobFiles, which: int) -> None:
+        """Nonsense where the newest attempt's result belongs, or a second ticket: two links of one file."""
         newest = self.claims(job)
-        if newest and not os.path.lexists(job.result(newest)):
-            Path(job.result(newest)).write_bytes(data)
+        if which % 2:
+            ticket = self.bench.fanout.ticket(tickets.TICKETS[which % 4], job.name)
+            if not os.path.lexists(ticket):
+                os.link(self.bench.fanout.blank, ticket)
+        elif newest and not os.path.lexists(job.result(newest)):
+            Path(job.result(newest)).write_bytes([b"", b"{}", b'{"job": "another"}'][which % 3])
             os.chmod(job.result(newest), 0o600)
-
-    @rule(which=st.integers(0, JOBS - 1), kind=st.sampled_from(["todo", "done", "failed", "cancelled"]))
-    def misplace_a_ticket(self, which: int, kind: str) -> None:
-        """Tickets are only an index: a crash may leave two of them, as two links of one file."""
-        try:
-            os.link(self.bench.fanout.blank, self.bench.fanout.ticket(kind, self.jobs[which].name))
-        except FileExistsError:
-            pass
 
     # -- what must hold -----------------------------------------------------------------------------------------
 
@@ -236,11 +237,13 @@ class Protocol(RuleBasedStateMachine):
             newest = self.claims(job)
             for attempt in range(1, newest + 1):
                 self.same(job.claim(attempt), claimed_by(job, attempt))
+                assert job.result(attempt) not in self.seen or os.path.exists(job.result(attempt)), "a result is gone"
                 if os.path.exists(job.result(attempt)) and self.is_good(job, attempt):
                     self.same(job.result(attempt), Path(job.result(attempt)).read_bytes())
             if os.path.lexists(job.accepted):
+                if job.accepted not in self.seen:
+                    self.check_accepted(job, record, newest)
                 self.same(job.accepted, Path(job.accepted).read_bytes())
-                self.check_accepted(job, record, newest)
             else:
                 assert job.accepted not in self.seen
 
@@ -251,6 +254,7 @@ class Protocol(RuleBasedStateMachine):
         assert self.seen.setdefault(path, content) == content, f"{path} has changed"
 
     def check_accepted(self, job: JobFiles, record: JobRecord, newest: int) -> None:
+        """Newly accepted: the newest attempt, or one that was when it passed the first check of `accept`."""
         accepted = jobs.read_accepted(job, record.input_sha256)
         assert accepted is not None
         attempt = accepted["attempt"]
@@ -281,9 +285,6 @@ class Protocol(RuleBasedStateMachine):
                 raise AssertionError(f"{job.name} has lost its ticket")
         for _ in range(60):
             self.clock.now += 5.0
-            for job in self.jobs:
-                for attempt in range(1, self.claims(job) + 2):
-                    self.note_check(job, attempt)
             self.put_back_misplaced()
             healthy.claim = healthy.queue.take()
             if healthy.claim is not None:
@@ -319,7 +320,7 @@ class Protocol(RuleBasedStateMachine):
 
 
 Protocol.TestCase.settings = settings(
-    max_examples=int(os.environ.get("PROTOCOL_EXAMPLES", "80")),
+    max_examples=int(os.environ.get("PROTOCOL_EXAMPLES", "120")),
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

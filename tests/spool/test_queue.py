@@ -20,7 +20,7 @@ from spool.job import accepted_attempt, finish, read_accepted
 from spool.publish import quarantine
 from spool.queue import DEAD_WORKERS, POLL, TROUBLE, Claim, Queue
 from spool.worker import Observer, Worker
-from tests.spool.kit import ALICE, BOB, Bench, line, python, result, together
+from tests.spool.kit import ALICE, BOB, Bench, line, python, result, spec, together
 from tests.spool.test_worker import Clock
 
 SUCCEEDED, FAILED = Outcome.SUCCEEDED, Outcome.FAILED
@@ -370,6 +370,10 @@ def test_a_job_whose_files_fail_for_a_while_is_tried_again_after_the_others(
     with pytest.raises(OSError, match=r"job\.json"):  # nothing else is left, so it is told again
         one.take()
     assert one.take() is None
+    later = bench.writer(total=9)
+    later.create(spec(7))
+    clock.now += TROUBLE
+    assert one.take().job.name == "0007-branch"  # type: ignore[union-attr]
     failing = False
     clock.now += TROUBLE
     claim = one.take()
