@@ -85,6 +85,8 @@ class Board:
         self.results: list[ParallelFlowResult | None] = [None] * self.total
         self.counts = dict.fromkeys(Outcome, 0)
         self.created = 0
+        self.running = 0
+        """How many branches run now, as far as the executor knows."""
         self.retries = 0
         self.first_failure: ParallelFlowResult | None = None
         self.stopper: ParallelFlowResult | None = None

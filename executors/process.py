@@ -111,6 +111,7 @@ class _Execution(Execution):
         self.slots.wake()
 
     def tick(self) -> None:
+        self.board.running = sum(slot.look() is not None for slot in self.slots.slots)
         for line in self.slots.replace_dead():
             self._take_hint(line)
         if self.timed:

@@ -130,6 +130,7 @@ class _Execution:
         except queue.Empty:
             pass
         self._abandon_late()
+        self.board.running = len(self.running)
         self.board.progress()
 
     def _new_thread(self) -> None:

@@ -269,6 +269,8 @@ def _claimed_at(job: JobFiles, attempt: int) -> float:
 
 def _nested(fanout: FanOutFiles, names: list[str], deadline: float) -> tuple[list[FanOutFiles], bool]:
     """The fan-outs inside the branches of a fan-out, and whether there was time to look at all of them."""
+    if read_quietly(fanout.fanout).get("nested") is False:
+        return [], True
     found: list[FanOutFiles] = []
     for number, name in enumerate(sorted(names)):
         if number % 256 == 255 and time.monotonic() > deadline:

@@ -392,7 +392,7 @@ def _set_runner(
     context: FanOutContext, graph: Graph, fan_out: FanOut, plan: Plan, options: Options, scope: Scope
 ) -> None:
     """Say what a worker process needs to run the branches."""
-    config = {key: value for key, value in scope.config.items() if key != "spool"}
+    config = {key: value for key, value in scope.config.items() if key not in ("spool", "cancel_token")}
     context.options = {"strategy": options.strategy, "max_workers": options.max_workers}
     runtime: dict[str, Any] = {}
     if jsonio.is_json(config):
@@ -440,8 +440,17 @@ def _fanout_record(graph: Graph, fan_out: FanOut, plan: Plan, context: FanOutCon
         "options": context.options,
         "portable": context.runtime is None,
         "graph": "python" if graph.workflow is None else "yaml",
+        "nested": _may_nest(graph, fan_out),
         "input_sha256": sha256(jsonio.dumps([shown, items])),
     }
+
+
+def _may_nest(graph: Graph, fan_out: FanOut) -> bool:
+    """Whether branches may fan out again: whoever reads the record need not look for what cannot be there."""
+    entries = [edge.target for edge in fan_out.edges]
+    names = graph.reachable(*entries, until=fan_out.fan_in) if entries else [fan_out.source]
+    inner = [name for name in names if name != fan_out.source]
+    return any(graph.fan_out(name) for name in inner) or any("subgraph" in repr(graph.nodes[n].spec) for n in names)
 
 
 # -- results --------------------------------------------------------------------------------------------------------
