@@ -34,6 +34,7 @@ from executors.attempt import Branch
 from executors.ending import MARK
 from executors.state import BranchState
 from executors.travel import unpack_pickle
+from executors.undertaker import SERVER
 from spool import job as jobs
 from spool import jsonio
 from spool.errors import CorruptFileError, SpoolError
@@ -108,7 +109,6 @@ class FlowRunner:
 
 def slot_main(setup: SlotSetup, control: connection.Connection, hints: connection.Connection | None) -> None:
     """The life of a slot. Returns when it is told to stop."""
-    _die_with_parent()
     _enter(setup)
     spool = SpoolFiles(setup.spool)
     with Worker(spool, lease=setup.lease, version=setup.version) as worker:
@@ -126,15 +126,17 @@ def _enter(setup: SlotSetup) -> None:
         os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the coordinator decides what Ctrl-C means
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    server = os.environ.get(SERVER, "")
     if setup.environment:
         os.environ.clear()
         os.environ.update(setup.environment)
+    os.environ[SERVER] = server
     if setup.cwd:
         os.chdir(setup.cwd)
     sys.path[:] = [*setup.path, *(entry for entry in sys.path if entry not in setup.path)]
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """End this process group when the process that started it is gone, however it went."""
     parent = parent_process()
     if parent is None:

@@ -20,15 +20,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import connection, forkserver
+from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.forkserver import set_forkserver_preload
+from multiprocessing.util import get_temp_dir
 from types import ModuleType
 from typing import Any
 
 from executors.attempt import TIMEOUT_TYPES
 from executors.ending import end_worker, kill_rest, signal_group
-from executors.slot import SlotSetup, slot_main
+from executors.slot import SlotSetup, die_with_parent, slot_main
+from executors.undertaker import SERVER
 from spool import job as jobs
 from spool.attempts import Outcome
 from spool.claim import Claimant, claimed_by
@@ -80,8 +82,22 @@ def warm_up(*modules: str) -> None:
 
     Does nothing when it runs already.
     """
-    set_forkserver_preload(["executors.slot", "executors.slots", *modules])
-    forkserver.ensure_running()
+    set_forkserver_preload(["executors.undertaker", "executors.slot", "executors.slots", *modules])
+    resource_tracker.ensure_running()  # before the mark, for it shall outlive what the undertaker ends
+    before = os.environ.get(SERVER)
+    os.environ[SERVER] = server_mark()
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ[SERVER]
+        else:
+            os.environ[SERVER] = before
+
+
+def server_mark() -> str:
+    """What this process's server, and all that descends from it, has in its environment."""
+    return f"{os.getpid()}:{get_temp_dir()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +221,11 @@ _pipes: list[connection.Connection] = []
 
 
 def _keep(control: connection.Connection, hints: connection.Connection) -> None:
-    """Pool initializer: pipes can only be handed over while a process starts."""
+    """Pool initializer: pipes can only be handed over while a process starts.
+
+    The process that started this one may die before it says what to do, so it is watched from here on.
+    """
+    die_with_parent()
     _pipes[:] = [control, hints]
 
 

@@ -1,0 +1,101 @@
+"""The undertaker: a process that ends what a coordinator leaves behind when it is killed.
+
+Slots end themselves when their parent goes away, but not all can: one that is stopped (SIGSTOP) or stuck in C code
+does nothing, one that was just being started has not begun to watch, and what left its process group (`setsid`) is
+out of its reach. So the server that slots are forked from begins with a process that waits for the coordinator's end
+and then kills everything that descends from the server, and removes the folder of its socket.
+
+Descendants are known by what all of them have: `TEA_SERVER` in the environment, of forks from the server's start, of
+programs from the slot that started them. Only Linux can wait for a process that is no child and shows environments;
+elsewhere there is no undertaker, and the slots' own watch is all.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+SERVER = "TEA_SERVER"
+"""Environment variable that names a server's coordinator and the folder of its socket: `PID:FOLDER`."""
+
+_PATIENCE = 10.0
+_STEP = 0.01
+
+
+def start() -> None:
+    """In a server that is just starting: leave an undertaker. Does nothing anywhere else, or where there can be none."""
+    mark = os.environ.get(SERVER, "")
+    pid, _, folder = mark.partition(":")
+    if sys.platform != "linux" or not pid.isdecimal() or int(pid) != os.getppid():
+        return
+    try:
+        coordinator = os.pidfd_open(int(pid))
+    except OSError:
+        return
+    _detached(lambda: _bury(coordinator, mark, folder))
+    os.close(coordinator)
+
+
+def _detached(task: Callable[[], None]) -> None:
+    """Run a task in a grandchild, which the server need not wait for."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    try:
+        os.setsid()
+        if os.fork() == 0:
+            task()
+    finally:
+        os._exit(0)
+
+
+def _bury(coordinator: int, mark: str, folder: str) -> None:
+    _hold_nothing_but(coordinator)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    select.select([coordinator], [], [])
+    deadline = time.monotonic() + _PATIENCE
+    while (left := _marked(f"{SERVER}={mark}".encode())) and time.monotonic() < deadline:
+        for pid in left:
+            _kill(pid)
+        time.sleep(_STEP)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _hold_nothing_but(fd: int) -> None:
+    """Whoever waits for the end of an output of ours, or of a pipe, shall not wait for the undertaker."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nothing, standard)
+    os.closerange(3, fd)
+    os.closerange(fd + 1, 65536)
+
+
+def _marked(entry: bytes) -> set[int]:
+    """The living processes with this entry in their environment, without this one."""
+    pids = {int(name) for name in os.listdir("/proc") if name.isdecimal()} - {os.getpid()}
+    return {pid for pid in pids if entry in _environment(pid)}
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:  # another user's, or gone while we look
+        return []
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+start()
