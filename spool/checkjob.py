@@ -61,7 +61,10 @@ class JobCheck:
         attempts = self._attempts(record)
         accepted = self._accepted(record, attempts)
         if not self._told:  # else the ticket is wrong for that reason, and mended with it
-            self._ticket(kinds[0], self._decide(record, attempts), accepted)
+            decision = self._decide(record, attempts)
+            self._ticket(kinds[0], decision, accepted)
+            if self._is_orphaned(decision, accepted):
+                self._orphan(attempts[max(attempts)])
 
     # -- tickets ----------------------------------------------------------------------------------------------------
 
@@ -134,19 +137,16 @@ class JobCheck:
         elif kind != "todo":
             text = f"its ticket lies in {kind}/, but it has no result that can be trusted, so it has not finished"
             self.findings.error("misfiled", path, text, resume, self._settle)
-        elif (
-            decision.lost
-            and decision.verdict in (Verdict.FREE, Verdict.GIVEN_UP)
-            and not (self.scope.live or self._is_past)
-        ):
-            self._orphan(decision.attempt - 1)
 
-    def _orphan(self, attempt: int) -> None:
-        """The newest claim is a dead worker's, and nobody is there to see that."""
-        claimant = claimed_by(self.job, attempt)
-        if claimant and Claimant.parse(claimant) is not None and not os.path.lexists(self.job.result(attempt)):
-            text = f"attempt {attempt} is claimed by {claimant}, which is gone; it counts as lost"
-            self.findings.warning("orphan", self.job.claim(attempt), text, self.scope.resume)
+    def _is_orphaned(self, decision: Decision, accepted: Ended | None) -> bool:
+        """Whether the newest attempt is lost, and nobody is there to see that."""
+        lost = bool(decision.lost) and decision.verdict in (Verdict.FREE, Verdict.GIVEN_UP)
+        return lost and accepted is None and not (self.scope.live or self._is_past)
+
+    def _orphan(self, newest: Attempt) -> None:
+        if newest.ended is None and Claimant.parse(newest.claimant) is not None:
+            text = f"attempt {newest.number} is claimed by {newest.claimant}, which is gone; it counts as lost"
+            self.findings.warning("orphan", self.job.claim(newest.number), text, self.scope.resume)
 
     # -- files ------------------------------------------------------------------------------------------------------
 
