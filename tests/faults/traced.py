@@ -45,7 +45,7 @@ def traced(action: Callable[[], Any], inject: str) -> Ended:
     os.close(go_r)
     os.close(said_w)
     calls = inject.partition(":")[0]
-    log = tempfile.NamedTemporaryFile(prefix="tea-strace-")
+    log = tempfile.NamedTemporaryFile(prefix="tea-strace-")  # noqa: SIM115
     argv = ["strace", "-f", "-qq", "-o", log.name, "-e", f"trace={calls}", "-e", f"inject={inject}", "-p", str(pid)]
     strace = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
     try:
