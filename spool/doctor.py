@@ -105,7 +105,7 @@ def _closer(path: str) -> Mend:
 def _format(spool: SpoolFiles, findings: Findings) -> bool:
     """Whether this version can read it."""
     record = read_quietly(spool.spool)
-    if not record and not os.listdir(spool.runs):
+    if not record and os.path.isdir(spool.runs) and not os.listdir(spool.runs):
         return True  # it is just being made
     if not record:
         findings.error("format", spool.spool, "it is missing", "", lambda: bool(open_spool(spool.path)))

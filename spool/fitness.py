@@ -49,12 +49,16 @@ LONGEST_BELOW = 700
 FEW_BYTES, FEW_INODES, SMALL_SHARE = 1_000_000_000, 10_000, 0.05
 """A disk is nearly full when less than both is free: so many, and this share of all."""
 
+LEAST_BYTES, LEAST_INODES = 1_000_000, 200
+"""With less a disk is full: not even what is tried here finds room, so the answers would be wrong."""
+
 
 def examine(path: str, findings: Findings) -> None:
     """Try everything in a folder. Raises nothing: a folder that cannot be used is a finding."""
     mount = mount_of(path)
     _file_system(path, mount, findings)
-    room(path, findings)
+    if not room(path, findings):
+        return
     try:
         folder = f"{path}/.tmp-{unique()}"
         os.mkdir(folder, 0o700)
@@ -110,25 +114,30 @@ def _file_system(path: str, mount: Mount | None, findings: Findings) -> None:
         findings.ok("file-system", path, text)
 
 
-def room(path: str, findings: Findings) -> None:
-    """How much is free: bytes and inodes."""
+def room(path: str, findings: Findings) -> bool:
+    """How much is free, bytes and inodes; False when the disk is full."""
     disk = os.statvfs(path)
     free, size = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+    enough = True
     if size:  # /proc has none
-        _room(path, findings, "bytes", free, size, FEW_BYTES)
+        enough = _room(path, findings, "bytes", (free, size, FEW_BYTES, LEAST_BYTES))
     if disk.f_files:  # 0 where inodes are made as they are needed
-        _room(path, findings, "inodes", disk.f_favail, disk.f_files, FEW_INODES)
+        inodes = (disk.f_favail, disk.f_files, FEW_INODES, LEAST_INODES)
+        enough = _room(path, findings, "inodes", inodes) and enough
+    return enough
 
 
-def _room(path: str, findings: Findings, unit: str, free: int, size: int, few: int) -> None:
+def _room(path: str, findings: Findings, unit: str, numbers: tuple[int, int, int, int]) -> bool:
+    free, size, few, least = numbers
     text = f"{free:,} of {size:,} {unit} are free"
     remedy = "make room; jobs wait while a disk is full, and go on when it is not"
-    if free == 0:
-        findings.error(unit, path, f"the disk is full: {text}", remedy)
+    if free < least:
+        findings.error(unit, path, f"the disk is full: {text}; what it can do was not tried", remedy)
     elif free < few and free < size * SMALL_SHARE:
         findings.warning(unit, path, f"the disk is nearly full: {text}", remedy)
     else:
         findings.ok(unit, path, text)
+    return free >= least
 
 
 # -- what it can do alone ---------------------------------------------------------------------------------------
