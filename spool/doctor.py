@@ -18,15 +18,18 @@ from __future__ import annotations
 import os
 import shlex
 import stat
+import time
+from dataclasses import dataclass
+from typing import Any
 
 from spool import tickets
-from spool.checkup import check_fanouts, maker
+from spool.checkup import SECOND_LOOK, check_fanouts, maker
 from spool.errors import SpoolError
 from spool.examination import OTHERS_MAY_WRITE, Examination, Scope, is_here, is_stopped, process_exists
 from spool.finding import Findings, Mend
 from spool.fitness import examine as examine_folder
 from spool.fitness import room
-from spool.inspect import doing, is_driven, read_quietly
+from spool.inspect import doing, read_quietly
 from spool.job import sha256
 from spool.layout import FORMAT, RunFiles, SpoolFiles, WorkerFiles, is_name
 from spool.publish import read_bytes
@@ -125,37 +128,76 @@ def _format(spool: SpoolFiles, findings: Findings) -> bool:
 
 
 def _runs(exam: Examination) -> None:
+    """All runs. One that seems to have stopped may just be taken up, or end: it is looked at a second time."""
     folder = exam.spool.runs
+    seem_stopped = []
     for name, status in sorted(exam.entries(folder, exam.findings, live=True).items()):
         if not is_name(name):
             exam.name_is_wrong(f"{folder}/{name}")
         elif exam.must_be(exam.findings, "folder", f"{folder}/{name}", status):
-            _run(exam, exam.spool.run(name), status)
+            exam.findings.counts["runs"] += 1
+            look = _look_at(exam, exam.spool.run(name))
+            if look.seems_stopped:
+                seem_stopped.append(look.run)
+            else:
+                _run(exam, look)
+    if seem_stopped:
+        time.sleep(SECOND_LOOK)
+    for run in seem_stopped:
+        _run(exam, _look_at(exam, run))
 
 
-def _run(exam: Examination, run: RunFiles, status: os.stat_result) -> None:
-    exam.findings.counts["runs"] += 1
-    driven, live = is_driven(run), exam.is_live(run)
-    entries = exam.entries(run.path, exam.findings, live=live)
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A run at one moment. Whether it is driven is asked first: its outcome is written before its lock is freed."""
+
+    run: RunFiles
+    driven: bool | None
+    live: bool
+    record: dict[str, Any]
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.record.get("outcome"))
+
+    @property
+    def done(self) -> bool:
+        return self.record.get("outcome") == "done"
+
+    @property
+    def seems_stopped(self) -> bool:
+        return not self.live and not self.ended
+
+
+def _look_at(exam: Examination, run: RunFiles) -> _Look:
+    driven = exam.is_driven(run)
+    live = driven is not False or exam.writer_of(run.events) is not None
+    return _Look(run, driven, live, read_quietly(run.run))
+
+
+def _run(exam: Examination, look: _Look) -> None:
+    run, live, findings = look.run, look.live, exam.findings
+    entries = exam.entries(run.path, findings, live=live)
     for name, kind in _RUN_FILES.items():
-        exam.must_be(exam.findings, kind, f"{run.path}/{name}", entries.get(name))
-    if "run.json" not in entries:
-        if not live and not exam.is_young(status):
+        exam.must_be(findings, kind, f"{run.path}/{name}", entries.get(name))
+    if not look.record:
+        if not live and not exam.is_young(os.stat(run.path)):
             text = "run.json is missing: the run never began, or it was removed"
-            exam.findings.warning("half-made", run.path, text, f"rm -r {shlex.quote(run.path)}")
+            findings.warning("half-made", run.path, text, f"rm -r {shlex.quote(run.path)}")
         return
-    record = exam.json(run.run) or {}
-    _driver(exam, run, driven)
-    ended = bool(record.get("outcome"))
-    resume = "" if record.get("outcome") == "done" else _resume(run, record)
-    if record and not live and not ended and not _is_beginning(exam, record, entries):
+    if why := look.record.get("$unreadable"):
+        findings.error("corrupt", run.run, str(why), "put back a copy, if there is one")
+        return
+    _driver(exam, look)
+    resume = "" if look.done else _resume(look)
+    if look.seems_stopped and not _is_beginning(exam, look, entries):
         waiting = sum(len(tickets.names(fanout, "todo")) for fanout in fanouts(run.fanouts))
-        text = f"its coordinator ({_who(run, record)}) is gone, and it has not ended; {waiting:,} jobs are left"
-        exam.findings.error("stopped-run", run.path, text, resume)
-    if record.get("outcome") != "done":
-        _workflow(exam, run, record)
+        text = f"its coordinator ({_who(look)}) is gone, and it has not ended; {waiting:,} jobs are left"
+        findings.error("stopped-run", run.path, text, resume)
+    if not look.done:
+        _workflow(exam, look)
     check_fanouts(exam, run.fanouts, Scope(run, live, False, resume))
-    if record.get("outcome") == "done" and not live:
+    if look.done and not live:
         _unfinished(exam, run)
 
 
@@ -170,56 +212,56 @@ _RUN_FILES = {
 }
 
 
-def _resume(run: RunFiles, record: dict[str, object]) -> str:
-    if record.get("python_graph"):
+def _resume(look: _Look) -> str:
+    if look.record.get("python_graph"):
         return "resume it from the program that started it"
-    return f"tea resume {shlex.quote(run.path)}"
+    return f"tea resume {shlex.quote(look.run.path)}"
 
 
-def _look(path: str) -> str:
+def _list(path: str) -> str:
     return f"ls -ld {shlex.quote(path)}"
 
 
-def _who(run: RunFiles, record: dict[str, object]) -> str:
-    return coordinator(run) or f"{record.get('user')}@{record.get('host')}:{record.get('pid')}"
+def _who(look: _Look) -> str:
+    record = look.record
+    return coordinator(look.run) or f"{record.get('user')}@{record.get('host')}:{record.get('pid')}"
 
 
-def _is_beginning(exam: Examination, record: dict[str, object], entries: dict[str, os.stat_result]) -> bool:
+def _is_beginning(exam: Examination, look: _Look, entries: dict[str, os.stat_result]) -> bool:
     """Whether a coordinator has made its run, but not yet its lock."""
-    if "coordinator.lock" in entries or not exam.is_young(entries["run.json"]):
+    made = entries.get("run.json")
+    if "coordinator.lock" in entries or made is None or not exam.is_young(made):
         return False
-    pid = record.get("pid")
-    return not is_here(record.get("host")) or (isinstance(pid, int) and process_exists(pid))
+    pid = look.record.get("pid")
+    return not is_here(look.record.get("host")) or (isinstance(pid, int) and process_exists(pid))
 
 
-def _driver(exam: Examination, run: RunFiles, driven: bool | None) -> None:
+def _driver(exam: Examination, look: _Look) -> None:
     """Whether two could drive it."""
-    writer = exam.writer_of(run.events)
-    if driven is None:
+    lock, writer = look.run.lock, exam.writer_of(look.run.events)
+    if look.driven is None:
         text = "this file system does not tell whether anybody holds it: whether the run is driven is not known"
-        exam.findings.warning("driver", run.lock, text, "put the spool on a file system with locks, with --spool DIR")
-    elif not driven and writer is not None:
+        exam.findings.warning("driver", lock, text, "put the spool on a file system with locks, with --spool DIR")
+    elif not look.driven and writer is not None and process_exists(writer) and not look.ended:
         text = f"process {writer} drives the run, but its lock is free: a second process could drive it, too"
         remedy = f"do not resume the run before process {writer} has ended, or end it: kill {writer}"
-        exam.findings.error("driver", run.lock, text, remedy)
+        exam.findings.error("driver", lock, text, remedy)
 
 
-def _workflow(exam: Examination, run: RunFiles, record: dict[str, object]) -> None:
+def _workflow(exam: Examination, look: _Look) -> None:
     """A run that may be resumed goes on with the workflow that it began with."""
+    path, wanted = look.run.workflow, look.record.get("sha256")
     try:
-        data = read_bytes(run.workflow)
+        data = read_bytes(path)
     except FileNotFoundError:
-        exam.findings.error("missing", run.workflow, "it is missing, so the run cannot be resumed", "put back a copy")
+        exam.findings.error("missing", path, "it is missing, so the run cannot be resumed", "put back a copy")
         return
     except (OSError, SpoolError) as error:
-        exam.findings.error("unreadable", run.workflow, f"cannot be read: {error}", _look(run.workflow))
+        exam.findings.error("unreadable", path, f"cannot be read: {error}", _list(path))
         return
-    wanted = record.get("sha256")
     if isinstance(wanted, str) and wanted != sha256(data):
         text = "it is not the one that the run began with (sha256 differs); a resumed run goes on with this one"
-        exam.findings.warning(
-            "workflow", run.workflow, text, "put back a copy, unless you have changed it on purpose"
-        )
+        exam.findings.warning("workflow", path, text, "put back a copy, unless you have changed it on purpose")
 
 
 def _unfinished(exam: Examination, run: RunFiles) -> None:

@@ -89,9 +89,23 @@ class Examination:
         """A process of this host that has this file open for writing."""
         return self.writers.get(path)
 
+    def is_driven(self, run: RunFiles) -> bool | None:
+        """Whether a coordinator drives a run; None when that can't be told from here.
+
+        A lock in which nobody has written yet is just being taken. We do not probe it: a probe holds it for a moment,
+        and would keep its coordinator out.
+        """
+        try:
+            status = os.lstat(run.lock)
+        except OSError:
+            return False
+        if not status.st_size and self.is_young(status):
+            return True
+        return is_driven(run)
+
     def is_live(self, run: RunFiles) -> bool:
         """Whether anybody drives a run, or may."""
-        return is_driven(run) is not False or self.writer_of(run.events) is not None
+        return self.is_driven(run) is not False or self.writer_of(run.events) is not None
 
     def alone(self, run: RunFiles, action: Callable[[], bool]) -> Callable[[], bool]:
         """The action of somebody who drives the run meanwhile, as only its coordinator may make or unmake jobs."""

@@ -292,9 +292,8 @@ def test_tickets_are_not_mended_in_a_run_that_is_taken_up_meanwhile(
     job, _ = ward.fresh()
     os.unlink(ward.fanout.ticket("todo", job.name))
     lock = CoordinatorLock(ward.run)
-    answers = iter([False, False])
-    monkeypatch.setattr(checkup.Examination, "is_live", lambda _self, _run: next(answers))
-    monkeypatch.setattr(doctor, "is_driven", lambda _run: False)
+    monkeypatch.setattr(checkup.Examination, "is_live", lambda _self, _run: False)
+    monkeypatch.setattr(checkup.Examination, "is_driven", lambda _self, _run: False)
     try:
         [finding] = ward.found(fix=True)["no-ticket"]
     finally:
