@@ -46,7 +46,7 @@ def work(bench: Bench, sync: bool = True) -> str:
     return "finished"
 
 
-def heal(bench: Bench, trouble: list[str] | None = None) -> list[tuple[str, int]]:
+def heal(bench: Bench, trouble: list[str] | None = None, timeout: float = 30) -> list[tuple[str, int]]:
     """A healthy worker finishes what is left: the attempts that it ran. What it was refused goes to `trouble`."""
     ran: list[tuple[str, int]] = []
     trouble = [] if trouble is None else trouble
@@ -62,7 +62,7 @@ def heal(bench: Bench, trouble: list[str] | None = None) -> list[tuple[str, int]
                 trouble.append(str(error))
             return queue.remaining == 0
 
-        wait_until(empty, 30, "the queue to be empty")
+        wait_until(empty, timeout, "the queue to be empty")
     return ran
 
 
