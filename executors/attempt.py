@@ -52,7 +52,8 @@ def run(branch: Branch, state: BranchState, *, include_traceback: bool = True) -
         changes, removed = _changes(state, final)
     except BaseException as error:  # a job's boundary: sys.exit and KeyboardInterrupt in user code end here too
         seconds = time.perf_counter() - clock
-        return Ran(_failure(error, started, seconds, include_traceback), _partial(state), [], error)
+        cause = error.error if isinstance(error, NodeFailure) else error
+        return Ran(_failure(error, started, seconds, include_traceback), _partial(state), [], cause)
     seconds = time.perf_counter() - clock
     result = {"outcome": Outcome.SUCCEEDED.value, "success": True, "started": started, "seconds": seconds}
     return Ran(result, changes, removed)

@@ -107,8 +107,8 @@ class StateGraph(Graph):
 
         Args:
             input_state: where to start from; None goes on from `checkpoint`. With both, it updates the checkpoint's.
-            config: handed to node functions that ask for it. Read here: `spool` (a folder, or False for no record)
-                and `max_workers`.
+            config: handed to node functions that ask for it. Read here: `spool` (a folder, or False for no record),
+                `max_workers`, and `cancel_token`, a `CancellationToken` that ends the branches that run.
             checkpoint: what an `interrupt` event gave as `checkpoint_path`.
 
         Raises RuntimeError where a node fails and `raise_exceptions` is set, ValueError without any input.
@@ -202,7 +202,8 @@ class StateGraph(Graph):
             path=(str(self.workflow.folder),) if self.workflow is not None else (),
         )
         fan_outs = FanOuts(run.recorder if run is not None else None, options)
-        return Scope(fan_outs, config, CancellationToken(), (lambda _event: None) if stream else None)
+        token = config.get("cancel_token") or CancellationToken()
+        return Scope(fan_outs, config, token, (lambda _event: None) if stream else None)
 
     def execute_scoped(
         self,
@@ -235,7 +236,8 @@ class StateGraph(Graph):
         path = None
         if self.checkpointer is not None:
             path = checkpoints.new_key(event["node"])
-            self.checkpointer.save(path, event["state"], event["node"], scope.config)
+            config = {key: value for key, value in scope.config.items() if key != "cancel_token"}
+            self.checkpointer.save(path, event["state"], event["node"], config)
             self._whens()[path] = event["when"]
         elif self.checkpoint_dir is not None:
             path = f"{self.checkpoint_dir}/{checkpoints.new_key(event['node'])}.json"
