@@ -49,6 +49,7 @@ def _world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
     if strategy == "workers":
         spool = request.getfixturevalue("_served_spool")
     else:
+        request.getfixturevalue("no_leftovers")
         spool = tmp_path / "spool"
         os.mkdir(spool, 0o700)
     return World(strategy, kind, spool, tmp_path)

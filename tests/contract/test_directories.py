@@ -116,7 +116,12 @@ def test_what_a_python_branch_lacks_is_said(python_world: World) -> None:
 def test_the_fan_out_says_what_it_was(world: World) -> None:
     ran = world.run(world.edges({"a": "", "b": ""}))
     record = read(ran.fanout / "fanout.json")
-    assert (record["source"], record["fan_in"], record["strategy"], record["total"]) == ("src", "join", world.strategy, 2)
+    assert (record["source"], record["fan_in"], record["strategy"], record["total"]) == (
+        "src",
+        "join",
+        world.strategy,
+        2,
+    )
     assert record["branches"] == ["a", "b"]
     run = read(ran.run / "run.json")
     assert run["outcome"] == "done"

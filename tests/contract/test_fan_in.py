@@ -25,9 +25,7 @@ def test_slots_come_in_branch_order_whatever_finishes_first(world: World) -> Non
         name: AFTER.format(other=flags[other], mine=flags[name], name=name)
         for name, other in (("a", "b"), ("b", "c"), ("c", "d"))
     }
-    ran = world.run(
-        world.edges(branches, last="return {'seen': [(r.branch, r['mine']) for r in parallel_results]}")
-    )
+    ran = world.run(world.edges(branches, last="return {'seen': [(r.branch, r['mine']) for r in parallel_results]}"))
     assert ran.state["seen"] == [("a", "a"), ("b", "b"), ("c", "c")]
     finished = [result["finished"] for result in ran.results]
     assert finished == sorted(finished, reverse=True)

@@ -115,7 +115,11 @@ class World:
         return graph.compile(**compiling) if compiling else graph
 
     def over(
-        self, spec: Mapping[str, Any], settings: Mapping[str, Any] | None = None, last: Code = "return {}", **more: Any
+        self,
+        spec: Mapping[str, Any],
+        settings: Mapping[str, Any] | None = None,
+        last: Code = "return {}",
+        **more: Any,
     ) -> Any:
         """A node `each` that fans out over data into `join`."""
         nodes = [{"name": "each", "fan_in": "join", **spec}, {"name": "join", "fan_in": True, "run": last}]

@@ -114,7 +114,9 @@ class BranchStateIsADeepCopy(RuleBasedStateMachine):
         self.state.clear()
         self.model.clear()
 
-    @rule(key=KEYS, new=LEAVES, way=st.sampled_from(["item", "get", "items", "values", "spread", "dict", "setdefault"]))
+    @rule(
+        key=KEYS, new=LEAVES, way=st.sampled_from(["item", "get", "items", "values", "spread", "dict", "setdefault"])
+    )
     def change_in_place(self, key: str, new: Any, way: str) -> None:
         if key not in self.model:
             return
