@@ -286,7 +286,6 @@ class _Execution:
 
     def _give_up(self, trial: _Try, outcome: Outcome, kind: str, error: str) -> None:
         """End an attempt whose thread runs on; a new thread takes its slot."""
-        trial.token.cancel()
         result = {
             "outcome": outcome.value,
             "success": False,
@@ -299,6 +298,7 @@ class _Execution:
         if self.recorded and not self._record(trial, ran):
             return  # it ended by itself just now; its thread is about to hand in the result
         trial.abandoned = True
+        trial.token.cancel()  # not before the verdict stands: a thread that listens would end well at once
         del self.running[trial.index]
         self._new_thread()
         self._settle(trial, ran)
