@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from executors.cancel import CancellationToken
     from executors.policy import CircuitBreakerConfig, ParallelConfig, RetryPolicy
     from executors.process import ProcessExecutor
+    from executors.remote import RemoteConfig, RemoteExecutor
     from executors.result import ParallelFlowResult, RetryExhaustedError
     from executors.thread import ThreadExecutor
     from executors.travel import PickleValidationError
@@ -41,6 +42,7 @@ _HOMES = {
     "executors.cancel": "CancellationToken",
     "executors.policy": "CircuitBreakerConfig ParallelConfig RetryPolicy",
     "executors.process": "ProcessExecutor",
+    "executors.remote": "RemoteConfig RemoteExecutor",
     "executors.result": "ParallelFlowResult RetryExhaustedError",
     "executors.thread": "ThreadExecutor",
     "executors.travel": "PickleValidationError",
@@ -73,6 +75,8 @@ __all__ = [
     "ParallelFlowResult",
     "PickleValidationError",
     "ProcessExecutor",
+    "RemoteConfig",
+    "RemoteExecutor",
     "RetryExhaustedError",
     "RetryPolicy",
     "StateGraph",
