@@ -55,12 +55,18 @@ def section(row: dict[str, Any]) -> str:
         *(_table_row(line) for line in row["lines"]),
         "",
         *(f"{note}.\n" for note in row["notes"]),
-        f"Measured {machine['when'][:10]} on {machine['cpus']} CPUs, Python {machine['python']}; "
-        f"load average {machine['load']:.1f} when it ended.",
+        f"Measured {machine['when'][:10]} {conditions(machine)}",
     ]
     if row["number"] in PICTURES:
         lines += ["", f"![{row['title']}](img/{PICTURES[row['number']]})"]
     return "\n".join(lines)
+
+
+def conditions(machine: dict[str, Any]) -> str:
+    """What the machine was, and whether others used it."""
+    text = f"on {machine['cpus']} CPUs, Python {machine['python']}, load average {machine['load']:.1f}"
+    busy = "; other programs used the same CPUs meanwhile, so look at ratios" if machine["load"] > 3 else ""
+    return f"{text}{busy}."
 
 
 PICTURES = {1: "protocol.svg", 2: "rates.svg"}
@@ -87,7 +93,7 @@ def short_table(row: dict[str, Any]) -> str:
             "|---|---|---|---|",
             *(_short_row(line) for line in lines),
             "",
-            f"On {machine['cpus']} CPUs, Python {machine['python']}. A record of each job is what tea is for; "
+            f"Measured {conditions(machine)} A record of each job is what tea is for; "
             "what keeps none shows what that costs.",
         ]
     )
