@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -20,7 +21,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import connection, forkserver, resource_tracker
+from multiprocessing import connection, forkserver, parent_process, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.forkserver import set_forkserver_preload
 from multiprocessing.util import get_temp_dir
@@ -96,8 +97,12 @@ def warm_up(*modules: str) -> None:
 
 
 def server_mark() -> str:
-    """What this process's server, and all that descends from it, has in its environment."""
-    return f"{os.getpid()}:{get_temp_dir()}"
+    """What this process's server, and all that descends from it, has in its environment.
+
+    It names the folder of the server's socket, but not a slot's: that is its coordinator's, and goes with it.
+    """
+    folder = get_temp_dir() if parent_process() is None else ""
+    return f"{os.getpid()}:{secrets.token_hex(8)}:{folder}"
 
 
 @dataclass(frozen=True, slots=True)

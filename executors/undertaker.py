@@ -21,23 +21,26 @@ import time
 from collections.abc import Callable
 
 SERVER = "TEA_SERVER"
-"""Environment variable that names a server's coordinator and the folder of its socket: `PID:FOLDER`."""
+"""Environment variable that tells servers apart: `PID:TOKEN:FOLDER`, of the coordinator; the folder goes with it."""
+
+NAME = "tea-undertaker"
+"""What `ps` and `top` call it."""
 
 _PATIENCE = 10.0
 _STEP = 0.01
 
 
 def start() -> None:
-    """In a server that is just starting: leave an undertaker. Does nothing anywhere else, or where there can be none."""
+    """Leave an undertaker, in a server that is just starting; anywhere else, and where there can be none, nothing."""
     mark = os.environ.get(SERVER, "")
-    pid, _, folder = mark.partition(":")
+    pid, _, rest = mark.partition(":")
     if sys.platform != "linux" or not pid.isdecimal() or int(pid) != os.getppid():
         return
     try:
         coordinator = os.pidfd_open(int(pid))
     except OSError:
         return
-    _detached(lambda: _bury(coordinator, mark, folder))
+    _detached(lambda: _bury(coordinator, mark, rest.partition(":")[2]))
     os.close(coordinator)
 
 
@@ -57,6 +60,8 @@ def _detached(task: Callable[[], None]) -> None:
 
 def _bury(coordinator: int, mark: str, folder: str) -> None:
     _hold_nothing_but(coordinator)
+    with open("/proc/self/comm", "w") as file:
+        file.write(NAME)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     select.select([coordinator], [], [])
@@ -65,7 +70,8 @@ def _bury(coordinator: int, mark: str, folder: str) -> None:
         for pid in left:
             _kill(pid)
         time.sleep(_STEP)
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _hold_nothing_but(fd: int) -> None:

@@ -83,7 +83,7 @@ def no_leftovers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = support.children_of(os.getpid())
 
     def left() -> set[int]:
-        return (support.children_of(os.getpid()) | support.marked_with(mark)) - before
+        return (support.children_of(os.getpid()) | support.marked_with(mark)) - before - support.lasting_helpers()
 
     yield
     try:

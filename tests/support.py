@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import TypeVar
 
@@ -94,6 +95,13 @@ def marked_with(text: str) -> set[int]:
     needle = text.encode()
     own = os.getpid()
     return {pid for pid in _all_pids() if pid != own and needle in _read(f"/proc/{pid}/environ")}
+
+
+def lasting_helpers() -> set[int]:
+    """What the workers of this process are forked from, and what watches over it: they live as long as this process."""
+    pids = {forkserver._forkserver._forkserver_pid, resource_tracker._resource_tracker._pid}  # type: ignore[attr-defined]
+    ours = marked_with(f"TEA_SERVER={os.getpid()}:")
+    return {pid for pid in pids if pid} | {pid for pid in ours if _read(f"/proc/{pid}/comm") == b"tea-undertaker\n"}
 
 
 def command_of(pid: int) -> str:
