@@ -19,6 +19,7 @@ from spool.examination import Examination, Scope
 from spool.finding import Findings
 from spool.job import (
     JobRecord,
+    accepted_attempt,
     check_result,
     ended,
     is_complete,
@@ -28,7 +29,7 @@ from spool.job import (
     sha256,
 )
 from spool.layout import CLAIM, QUARANTINED, RESULT, RETRY, TICKETS, FanOutFiles, JobFiles
-from spool.publish import read_bytes, read_json
+from spool.publish import quarantine, read_bytes, read_json
 
 
 class JobCheck:
@@ -249,14 +250,25 @@ class JobCheck:
         return None
 
     def _pickle(self, number: int, result: dict[str, Any]) -> None:
-        """What JSON could not carry of a result. It is a finding of its own, as `judge` does not look at it."""
+        """What JSON could not carry of a result. `judge` does not look at it, so it would be accepted for ever."""
         if "pickle_sha256" not in result:
             return
         path = self.job.result_pickle(number)
         why = self._differs(path, result["pickle_sha256"])
         if why:
-            text = f"{why}: the coordinator cannot take this result"
-            self.findings.error("pickle", path, text, f"rename {self.job.result(number)}: the job runs again then")
+            text = (
+                f"{why}: the coordinator cannot take this result, and the attempt counts as lost when it is put aside"
+            )
+            self._told = True
+            self.findings.error("pickle", path, text, "", lambda: self._put_aside(number))
+
+    def _put_aside(self, number: int) -> bool:
+        """Quarantine the result of an attempt, also where it was accepted, so that the job runs again."""
+        accepted = accepted_attempt(self.job) == number
+        quarantine(self.job.result(number))
+        if accepted:
+            quarantine(self.job.accepted)
+        return self._settle()
 
     def _accepted(self, record: JobRecord, attempts: dict[int, Attempt]) -> Ended | None:
         """The accepted result; None when there is none that can be trusted."""

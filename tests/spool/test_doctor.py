@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from spool import checkup, doctor, jsonio
+from spool import checkup, doctor, inspect, jsonio
 from spool import job as jobs
 from spool.attempts import Outcome, Policy
 from spool.claim import Claimant, host_name, try_claim
@@ -408,7 +408,10 @@ class TestResults:
         jobs.finish(ward.fanout, job, record, 1, result(job, record, 1, **more))
         assert set(ward.found()) == {"stopped-run"}
         write(job.result_pickle(1), "another")
-        ward.told("pickle", job.result_pickle(1), left={"stopped-run"})
+        assert [finding.path for finding in ward.found()["pickle"]] == [job.result_pickle(1)]
+        assert ward.found(fix=True)["pickle"][0].fixed
+        assert set(ward.found()) == {"stopped-run", "quarantined"}
+        assert ward.tickets()["todo"] == [job.name]
 
 
 class TestFiles:
@@ -672,6 +675,27 @@ class TestRuns:
         assert ward.found() == {}
         update_run(ward.run, pid=GONE)
         assert set(ward.found()) == {"stopped-run"}
+
+
+def test_a_run_that_is_taken_up_at_this_moment_has_not_stopped(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    ward.stop()
+    taken: list[CoordinatorLock] = []
+    monkeypatch.setattr(doctor.time, "sleep", lambda _seconds: taken.append(CoordinatorLock(ward.run)))
+    try:
+        assert ward.found() == {}
+    finally:
+        taken[0].release()
+
+
+def test_a_lock_that_is_just_being_taken_is_not_probed(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probe would keep the coordinator out. It has opened the file, and has not yet written who it is."""
+    ward.stop()
+    os.truncate(ward.run.lock, 0)
+    monkeypatch.setattr(inspect, "is_locked", lambda path: pytest.fail(f"{path} was probed"))
+    assert ward.found() == {}
+    age(ward.run.lock)
+    monkeypatch.undo()
+    assert set(ward.found()) == {"stopped-run"}
 
 
 # -- fan-outs inside branches ---------------------------------------------------------------------------------------
