@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from spool.errors import UnknownNameError
 from spool.layout import FanOutFiles, JobFiles, RunFiles, SpoolFiles, is_name
-from spool.run import all_fanouts, fanouts, find_run, jobs_of, runs
+from spool.run import all_fanouts, fanouts, find_run, find_spool, jobs_of, runs
 
 _PATH = re.compile(r"(?P<spool>.*)/runs/(?P<run>[^/]+)(?P<rest>(?:/fanouts/[^/]+(?:/jobs/[^/]+)?)*)/*")
 _FOLDERS = frozenset({"runs", "fanouts", "jobs"})
@@ -91,6 +91,15 @@ def find_job(spool: SpoolFiles | None, text: str) -> JobFiles:
         if found is not None:
             return found
     raise UnknownNameError(f"{spool.path}: no job '{text}' in any run; `tea spool list` names the jobs of the newest")
+
+
+def job_at(spool: str, text: str) -> JobFiles:
+    """The job that a person means, in the spool at a path; a job that is named by its own path needs no spool.
+
+    Raises UnknownNameError, SpoolError.
+    """
+    files = SpoolFiles(spool)
+    return find_job(find_spool(spool) if os.path.exists(files.spool) else None, text)
 
 
 def _in_run(run: RunFiles, wanted: Sequence[str]) -> JobFiles | None:

@@ -19,6 +19,7 @@ SPOOL_COMMANDS = {
     "status": Entry("tools.status:command", "How far a run is, who works on it, what failed first."),
     "list": Entry("tools.list:command", "The jobs of a run, by state."),
     "show": Entry("tools.show:command", "One job: input, attempts, result, output."),
+    "logs": Entry("tools.logs:command", "What a job printed, also while it runs."),
     "doctor": Entry("tools.doctor:command", "What is wrong with a spool or its folder, and how to mend it."),
 }
 
