@@ -45,6 +45,7 @@ COMMANDS = {
     "validate": Entry("tea.cli.validate:validate", "Name every mistake in workflow files, and run nothing."),
     "subset": Entry("tea.cli.subset:subset", "The smallest workflow that runs a part of another one."),
     "graph": Entry("tools.graph:command", "Draw a workflow: for the terminal, Mermaid, Graphviz, SVG."),
+    "bundle": Entry("tools.bundle:command", "Write tea as one file that any Python from 3.11 on runs."),
     "spool": Entry("tea.cli.main:spool", "Look at the job directories of a run, and act on them."),
 }
 

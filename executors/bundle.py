@@ -1,0 +1,114 @@
+"""tea as one file: a zip application that any CPython >= 3.11 runs without installing anything.
+
+It is made from the running installation, without network: tea's own packages and the pure Python of what they need.
+Compiled parts are left out, as everything has a fallback: the standard library's JSON instead of orjson, PyYAML
+without libyaml, MarkupSafe without its speedups. What `rich` needs to colour source code is not in it, nor is paramiko.
+
+The same installation always gives the same bytes, so a bundle is known by its hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import sys
+import zipfile
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib.machinery import PathFinder
+
+PACKAGES = ("tea", "spool", "executors", "tools")
+DEPENDENCIES = ("click", "cloudpickle", "filelock", "jinja2", "markupsafe", "rich", "watchdog", "yaml")
+DATA = (".html", ".css", ".js", ".sh", ".json")
+"""Files beside Python's that tea's own packages read."""
+
+SHEBANG = b"#!/usr/bin/env python3\n"
+
+MAIN = b'''"""tea as a zip application."""
+
+import sys
+
+if sys.version_info < (3, 11):
+    sys.exit("tea needs Python 3.11 or newer, and this is " + sys.version.split()[0] + " (" + sys.executable + ")")
+
+if __name__ == "__main__":
+    from tea.cli import main
+
+    sys.exit(main())
+'''
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+class BundleError(Exception):
+    """The running installation cannot be bundled."""
+
+
+@lru_cache(maxsize=1)
+def bundle() -> bytes:
+    """The zip application of this installation. Raises BundleError when a package of it cannot be found."""
+    own = running_bundle()
+    if own is not None:
+        with open(own, "rb") as file:
+            return file.read()
+    buffer = io.BytesIO()
+    buffer.write(SHEBANG)
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        _add(archive, "__main__.py", MAIN)
+        for name, path in sorted(_files()):
+            with open(path, "rb") as file:
+                _add(archive, name, file.read())
+    return buffer.getvalue()
+
+
+def digest(data: bytes) -> str:
+    """What a bundle is known by: the SHA-256 of its bytes, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def running_bundle() -> str | None:
+    """The zip application that this process runs from; None when tea is installed."""
+    path = __file__
+    while (parent := os.path.dirname(path)) != path:
+        path = parent
+        if os.path.isfile(path):
+            return path
+    return None
+
+
+def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    """Without the times and owners of this machine's files, so that the bytes depend on the contents alone."""
+    info = zipfile.ZipInfo(name, _EPOCH)
+    info.compress_type = zipfile.ZIP_DEFLATED
+    info.create_system = 3
+    info.external_attr = 0o644 << 16
+    archive.writestr(info, data)
+
+
+def _files() -> Iterator[tuple[str, str]]:
+    """Every file that belongs into the bundle: its name there, its path here."""
+    for package in (*PACKAGES, *DEPENDENCIES):
+        folder = _folder(package)
+        for place, folders, names in os.walk(folder):
+            folders[:] = [name for name in folders if name != "__pycache__"]
+            for name in names:
+                if name.endswith(".py") or (package in PACKAGES and name.endswith(DATA)):
+                    path = os.path.join(place, name)
+                    yield f"{package}/{os.path.relpath(path, folder)}", path
+
+
+def _folder(package: str) -> str:
+    """Where a package is installed.
+
+    Not what `sys.modules` says: a user's `tools.py` may stand there in the place of ours.
+    """
+    if package in PACKAGES:
+        here = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), package)
+        if os.path.isfile(os.path.join(here, "__init__.py")):
+            return here
+    spec = PathFinder.find_spec(package, sys.path)
+    folder = next(iter(spec.submodule_search_locations or []), None) if spec is not None else None
+    if folder is None:
+        raise BundleError(f"cannot find the package '{package}' of this installation, so no bundle can be made")
+    return folder
