@@ -112,18 +112,26 @@ def test_a_worker_that_runs_is_alive_and_one_that_was_killed_is_dead(spool: Spoo
     assert not Observer(spool).is_alive(claimant)
 
 
-def test_a_frozen_worker_of_this_host_is_alive(spool: SpoolFiles, start: Any) -> None:
-    """Its lock is held, so it may go on at any time; only other hosts go by its beat."""
-    process, claimant = start(lease=0.01)
+def test_a_stopped_worker_of_this_host_lives_for_a_lease_and_again_when_it_goes_on(
+    spool: SpoolFiles, start: Any
+) -> None:
+    """It holds its lock, but does nothing; its results are fenced when it comes back."""
+    process, claimant = start()
     clock = Clock()
     observer = Observer(spool, clock)
     os.kill(process.pid, signal.SIGSTOP)
+    wait_until(lambda: module.is_stopped(process.pid), 10)
     try:
         assert observer.is_alive(claimant)
-        clock.now += 3600
+        clock.now += LEASE - 1
         assert observer.is_alive(claimant)
+        clock.now += 1
+        assert not observer.is_alive(claimant)
     finally:
         os.kill(process.pid, signal.SIGCONT)
+    wait_until(lambda: observer.is_alive(claimant), 10)
+    clock.now += 10 * LEASE
+    assert observer.is_alive(claimant)
 
 
 def test_a_worker_that_ended_in_order_leaves_nothing_and_is_dead(spool: SpoolFiles, start: Any) -> None:
