@@ -59,6 +59,9 @@ def policy_of(config: ParallelConfig) -> Policy:
     )
 
 
+_SUCCEEDED = Outcome.SUCCEEDED.value
+
+
 class Board:
     """The jobs of one fan-out and what has come of them.
 
@@ -95,8 +98,9 @@ class Board:
         self._starts: dict[int, float] = {}
         self._shas: dict[int, str] = {}
         self._errors: dict[int, list[dict[str, Any]]] = {}
-        self._stems: dict[str, str] = {}
-        self._digits = len(job_name(0, self.total, "x")) - 2
+        stems = {branch: job_name(0, 1, branch)[4:] for branch in {flow.branch for flow in self.flows}}
+        digits = len(job_name(0, self.total, "x")) - 2
+        self._names = [f"{i:0{digits}d}{stems[flow.branch]}" for i, flow in enumerate(self.flows)]
         self._base_marked: tuple[str, ...] = ()
         self._written_common: dict[str, Any] = {}
         self._others: dict[int, Parcel] = {}
@@ -151,10 +155,7 @@ class Board:
         return self.context.fanout
 
     def name(self, i: int) -> str:
-        branch = self.flows[i].branch
-        if branch not in self._stems:
-            self._stems[branch] = job_name(0, self.total, branch).lstrip("0")
-        return f"{i:0{self._digits}d}{self._stems[branch]}"
+        return self._names[i]
 
     def job(self, i: int) -> JobFiles:
         return self.fanout.job(self.name(i))
@@ -241,6 +242,8 @@ class Board:
 
     def result_of(self, i: int, raw: dict[str, Any], changes: dict[str, Any]) -> ParallelFlowResult:
         """The slot of branch i from the result of its last attempt and what that changed."""
+        if raw["outcome"] == _SUCCEEDED and raw.get("attempt") == 1:
+            return self._first_success(i, raw, changes)
         outcome = Outcome(raw["outcome"])
         ok = outcome is Outcome.SUCCEEDED
         errors = self._attempt_errors(i, raw)
@@ -262,6 +265,19 @@ class Board:
             job=self.job(i).path if self.context.fanout is not None else None,
             host=raw.get("host"),
             outcome=outcome.value,
+        )
+
+    def _first_success(self, i: int, raw: dict[str, Any], changes: dict[str, Any]) -> ParallelFlowResult:
+        """What nearly every slot is filled with."""
+        return ParallelFlowResult(
+            branch=self.flows[i].branch,
+            success=True,
+            state=self.final_state(i, changes, raw.get("removed") or ()),
+            timing_ms=float(raw.get("seconds") or 0.0) * 1000,
+            circuit_state=raw.get("circuit_state") or self._circuit_state(i),
+            job=self.job(i).path if self.context.fanout is not None else None,
+            host=raw.get("host"),
+            outcome=_SUCCEEDED,
         )
 
     def _attempt_errors(self, i: int, raw: dict[str, Any]) -> list[dict[str, Any]]:
@@ -319,6 +335,7 @@ class Board:
         job, record = self.job(i), self.record(i)
         attempt = max((a.number for a in jobs.look(job, record).attempts), default=0) + 1
         if try_claim(job, attempt, claimant):
+            jobs.clear_up(job, attempt - 1)
             result = jobs.verdict_result(job, record, attempt, outcome, kind, error)
             jobs.finish(self.fanout, job, record, attempt, {**result, **more})
         self.collect(i)

@@ -38,6 +38,7 @@ from spool.claim import Claimant, claimed_by
 from spool.errors import SpoolError
 from spool.layout import FanOutFiles, SpoolFiles, WorkerFiles
 from spool.logs import keep_logs
+from spool.publish import sweep
 from spool.worker import read_now
 
 _FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT})
@@ -331,6 +332,7 @@ class Slots:
         job = FanOutFiles(doing.fanout).job(doing.job)
         if slot.files is not None:
             keep_logs(slot.files, job, doing.attempt)
+        sweep(job.path, slot.pid)
         code = slot.process.exitcode
         if code is None or -code in _FROM_OUTSIDE:
             return
@@ -401,6 +403,7 @@ class Slots:
         slot.read_hints()
         if slot.files is not None and slot.look() == doing:
             keep_logs(slot.files, FanOutFiles(doing.fanout).job(doing.job), doing.attempt)
+            sweep(FanOutFiles(doing.fanout).job(doing.job).path, slot.pid)
             self._note("ended", job=doing.job, attempt=doing.attempt, outcome=outcome.value)
         self._succeed(slot, doing)
 

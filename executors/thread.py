@@ -159,6 +159,7 @@ class _Execution:
             return None
         if decision.verdict is Verdict.RUNNING:
             raise SpoolError(f"{job.path}: a living process runs this job; end it before resuming the run")
+        jobs.clear_up(job, decision.attempt - 1)
         return _Try(i, decision.attempt, decision.spent, decision.failures)
 
     def _enqueue(self, trial: _Try, delay: float) -> None:

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 from spool import jsonio, tickets
 from spool.attempts import TICKET_OF, Attempt, Decision, Ended, Outcome, Policy, Verdict, decide, may_retry
-from spool.claim import claimed_by, try_claim
+from spool.claim import Claimant, claimed_by, try_claim
 from spool.errors import CorruptFileError, ForeignFileError, SpoolError
 from spool.layout import CLAIM, QUARANTINED, RESULT, RETRY, FanOutFiles, JobFiles
-from spool.publish import Linker, publish, quarantine, read_bytes, read_json, sync_folder, write_exclusive
+from spool.publish import Linker, publish, quarantine, read_bytes, read_json, sweep, sync_folder, write_exclusive
 
 INLINE_BASE = 1024
 """Bytes of shared state up to which it is written into each job's input instead of linked beside it."""
@@ -71,9 +71,10 @@ class JobWriter:
         self._workflows = {key: Linker(fanout.workflow(key), text) for key, text in workflows.items()}
         inline = len(base) <= INLINE_BASE
         self._inline = base if inline and base != b"{}" else None
+        # The pickle first: a fan-out whose state.json is there is one that a resume goes on from.
+        self._base_pickle = Linker(fanout.state_pickle, base_pickle) if base_pickle is not None else None
         state = Linker(fanout.state, base)
         self._base = None if inline else state
-        self._base_pickle = Linker(fanout.state_pickle, base_pickle) if base_pickle is not None else None
         self._base_shas = {} if inline else {"base_sha256": sha256(base)}
         if base_pickle is not None:
             self._base_shas["base_pickle_sha256"] = sha256(base_pickle)
@@ -186,10 +187,20 @@ def read_job(job: JobFiles) -> JobRecord:
         if type(data.get(member)) is not kind:
             raise CorruptFileError(job.job, f"{member} is {data.get(member)!r}")
     try:
-        return JobRecord(data, Policy.from_json(data.get("policy") or {}), data["input_sha256"])
+        return JobRecord(data, _policy(data.get("policy") or {}), data["input_sha256"])
     except (TypeError, AttributeError) as error:
         raise CorruptFileError(job.job, str(error)) from None
 
+
+def _policy(data: dict[str, Any]) -> Policy:
+    """Jobs of a fan-out share a policy: it is checked once."""
+    global _last_policy
+    if data != _last_policy[0]:
+        _last_policy = (data, Policy.from_json(data))
+    return _last_policy[1]
+
+
+_last_policy: tuple[dict[str, Any], Policy] = ({}, Policy())
 
 _MEMBERS = (("index", int), ("branch", str), ("entry", str), ("input_sha256", str))
 
@@ -476,7 +487,16 @@ def _final(fanout: FanOutFiles, job: JobFiles, input_sha256: str | None) -> Deci
 def _mend(fanout: FanOutFiles, job: JobFiles, listing: Listing, attempt: int) -> None:
     end = next(a.ended for a in listing.attempts if a.number == attempt)
     if end is not None and accept(job, attempt):
+        clear_up(job, attempt)
         tickets.settle(fanout, job.name, TICKET_OF[end.outcome])
+
+
+def clear_up(job: JobFiles, newest: int) -> None:
+    """Remove the temporary files of whoever had attempts up to this one; they are dead, or have published."""
+    for attempt in range(1, newest + 1):
+        claimant = Claimant.parse(claimed_by(job, attempt) or "")
+        if claimant is not None:
+            sweep(job.path, claimant.pid)
 
 
 def refuse(fanout: FanOutFiles, job: JobFiles, claimant: str, error: SpoolError) -> None:

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from spool import jsonio
 from spool.errors import CorruptFileError, ForeignFileError
+from spool.layout import TEMPORARY
 
 MAX_JSON = 256 * 1024 * 1024
 """Bytes of the largest JSON file that is read."""
@@ -250,6 +251,20 @@ def quarantine(path: str) -> str:
             return ""
         return aside
     return ""
+
+
+def sweep(folder: str, pid: int | None = None) -> None:
+    """Remove temporary files that a process left in a folder when it was killed; without its number, everybody's.
+
+    Only for a folder in which nobody else publishes now; who does so after all finds that its name was not given.
+    """
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return
+    for name in names:
+        if (match := TEMPORARY.fullmatch(name)) and pid in (None, int(match[1])):
+            _discard(f"{folder}/{name}")
 
 
 def _same_file(a: str, b: str) -> bool:

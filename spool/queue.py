@@ -183,6 +183,7 @@ class Queue:
                     self._note_failure(job.name, decision, now)  # what we waited for was an earlier failure
                 elif try_claim(job, decision.attempt, self._claimant):
                     self._observer.inherit(job, decision.attempt - 1)
+                    jobs.clear_up(job, decision.attempt - 1)
                     return Claim(job, record, decision.attempt, decision.spent)
             case Verdict.GIVEN_UP:
                 self._give_up(job, record, decision)
@@ -222,6 +223,8 @@ class Queue:
         """The job has lost more workers than it may: end it, as whoever claims this attempt."""
         if not try_claim(job, decision.attempt, self._claimant):
             return
+        self._observer.inherit(job, decision.attempt - 1)
+        jobs.clear_up(job, decision.attempt - 1)
         error = (
             f"its worker died {decision.lost} times (max_lost is {record.policy.max_lost}); "
             "the job may be killing its workers"

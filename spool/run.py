@@ -19,7 +19,7 @@ from spool import jsonio
 from spool.claim import host_name, user_name
 from spool.errors import RunBusyError, SpoolError, UnknownNameError
 from spool.layout import FORMAT, TICKETS, FanOutFiles, JobFiles, RunFiles, SpoolFiles, fanout_name, is_name, safe_name
-from spool.publish import publish, read_bytes, read_json, replace
+from spool.publish import publish, read_bytes, read_json, replace, sweep
 
 _FANOUT = re.compile(r"([0-9]{3,})-.+")
 
@@ -178,7 +178,11 @@ def fanouts(folder: str) -> list[FanOutFiles]:
 def create_fanout(folder: str, number: int, source: str) -> FanOutFiles:
     """Make the folders of a fan-out, or complete those that a dead coordinator began."""
     fanout = FanOutFiles(f"{folder}/{fanout_name(number, source)}")
-    os.makedirs(fanout.path, 0o700, exist_ok=True)
+    try:
+        os.makedirs(fanout.path, 0o700)
+    except FileExistsError:
+        sweep(fanout.path)
+        sweep(fanout.shared)
     for path in (fanout.shared, fanout.jobs, *(fanout.tickets(kind) for kind in TICKETS)):
         try:
             os.mkdir(path, 0o700)

@@ -17,7 +17,7 @@ from spool.attempts import Outcome
 from spool.claim import host_name, user_name
 from spool.journal import Journal
 from spool.layout import RESULT, FanOutFiles, JobFiles, RunFiles, SpoolFiles
-from spool.publish import publish, read_json
+from spool.publish import publish, read_json, sweep
 from spool.run import CoordinatorLock, create_fanout, create_run, fanouts, open_spool, update_run
 from tea.version import __version__
 
@@ -114,6 +114,7 @@ class Run:
         run = cls(spool.path, "", b"", dict)
         run.sync, run.lease = sync, lease
         run._begin(spool, files, 0)
+        sweep(files.path)
         return run
 
     def go_back_to(self, fanout: FanOutFiles) -> None:

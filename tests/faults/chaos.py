@@ -313,7 +313,8 @@ class Story:
             _check_job(path.parent)
         self._check_executions()
         wait_until(lambda: not marked_with(self.mark), 10, f"the end of {self._left()}")
-        assert debris(self.place.spool) == []
+        left = debris(self.place.spool)
+        assert left == [], f"left: {left}"
         assert sorted(self.place.spool.glob("runs/*/fanouts/*/todo/*")) == []
 
     def _left(self) -> list[str]:
