@@ -20,6 +20,7 @@ SPOOL_COMMANDS = {
     "list": Entry("tools.list:command", "The jobs of a run, by state."),
     "show": Entry("tools.show:command", "One job: input, attempts, result, output."),
     "logs": Entry("tools.logs:command", "What a job printed, also while it runs."),
+    "explain": Entry("tools.explain:command", "Why a job waits, runs, failed or was lost, and what to do."),
     "doctor": Entry("tools.doctor:command", "What is wrong with a spool or its folder, and how to mend it."),
 }
 
