@@ -33,7 +33,7 @@ from executors import attempt as attempts
 from executors.attempt import Branch
 from executors.ending import MARK
 from executors.state import BranchState
-from executors.travel import unpack_pickle
+from executors.travel import is_marked, unpack_pickle
 from executors.undertaker import SERVER
 from spool import job as jobs
 from spool import jsonio
@@ -157,51 +157,48 @@ class Output:
     """
 
     def __init__(self, worker: Worker) -> None:
-        self._streams = [_Stream(1, worker.files.stdout), _Stream(2, worker.files.stderr)]
-        self._put_back()
-
-    def _put_back(self) -> None:
-        for stream in self._streams:
-            stream.put_back()
-        sys.stdout, sys.stderr = (stream.text for stream in self._streams)
+        self._streams = [_Stream("stdout", 1, worker.files.stdout), _Stream("stderr", 2, worker.files.stderr)]
 
     def collect(self, job: JobFiles, attempt: int) -> None:
         """Give the job what was printed since the last call."""
-        for text in (sys.stdout, sys.stderr):
-            with contextlib.suppress(
-                ValueError, OSError, AttributeError
-            ):  # closed, or something else put in its place
-                text.flush()
-        self._put_back()
         for stream, log in zip(self._streams, (job.stdout, job.stderr), strict=True):
-            if os.fstat(stream.kept).st_size:
+            if stream.settle():
                 keep_log(stream.path, log(attempt))
                 os.ftruncate(stream.kept, 0)
 
 
 class _Stream:
-    """One descriptor that jobs print to, and its scratch file."""
+    """One descriptor that jobs print to, the `sys` stream over it, and its scratch file."""
 
-    def __init__(self, fd: int, path: str) -> None:
-        self.fd, self.path = fd, path
+    def __init__(self, name: str, fd: int, path: str) -> None:
+        self.name, self.fd, self.path = name, fd, path
         self.kept = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._file = os.fstat(self.kept)
         os.dup2(self.kept, fd)
-        self.text = self._open()
+        self._text = self._open()
+        setattr(sys, name, self._text)
 
     def _open(self) -> TextIO:
         return os.fdopen(self.fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
-    def put_back(self) -> None:
-        """Undo what a job did to it."""
+    def settle(self) -> int:
+        """Flush, undo what a job did to the stream, and tell how many bytes have been printed."""
+        text = getattr(sys, self.name)
         try:
-            same = os.path.samestat(os.fstat(self.fd), self._file)
+            text.flush()
+        except (ValueError, OSError, AttributeError):  # closed, or something else put in its place
+            pass
+        if text is not self._text or self._text.closed:
+            self._text = self._open() if self._text.closed else self._text
+            setattr(sys, self.name, self._text)
+        try:
+            status = os.fstat(self.fd)
         except OSError:  # closed
-            same = False
-        if not same:
+            status = None
+        if status is None or status.st_ino != self._file.st_ino or status.st_dev != self._file.st_dev:
             os.dup2(self.kept, self.fd)
-        if self.text.closed:
-            self.text = self._open()
+            status = os.fstat(self.kept)
+        return status.st_size
 
 
 class Inputs:
@@ -212,11 +209,13 @@ class Inputs:
 
     def state(self, job: JobFiles, record: JobRecord) -> BranchState:
         """The state a job begins with. Raises CorruptFileError when a file is not what the coordinator wrote."""
-        own = jobs.read_input(job, record)
+        own, shared = jobs.read_input(job, record), self._shared(job, record)
+        if record.data.get("base_pickle_sha256") is not None:  # a small base stands in the input too, with marks
+            own = {key: value for key, value in own.items() if not (key in shared and is_marked(value))}
         digest = record.data.get("pickle_sha256")
         if digest is not None:
             own.update(unpack_pickle(_checked(job.pickle, digest)))
-        return BranchState(self._shared(job, record), own)
+        return BranchState(shared, own)
 
     def _shared(self, job: JobFiles, record: JobRecord) -> Mapping[str, Any]:
         key = (record.data.get("base_sha256"), record.data.get("base_pickle_sha256"))
@@ -346,7 +345,7 @@ class SlotLoop:
             state = self.inputs.state(claim.job, claim.record)
             branch = self.runner.branch(claim.job, claim.record)
             limit = claim.record.policy.max_memory
-        except (SpoolError, OSError, ValueError, TypeError) as error:  # this job cannot be run; others can
+        except Exception as error:  # this job cannot be run (unpickling imports and calls user code); others can
             return attempts.run(raising(error), BranchState({}, {}))
         if limit is None:
             return attempts.run(branch, state)

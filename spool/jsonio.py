@@ -78,10 +78,14 @@ def is_json(value: Any, depth: int = 0) -> bool:
         return isfinite(value)
     if depth > MAX_DEPTH:
         return False
+    depth += 1
     if kind is list:
-        return all(is_json(item, depth + 1) for item in value)
-    if kind is dict:
-        return all(type(key) is str and is_json(key) and is_json(item, depth + 1) for key, item in value.items())
+        return all(is_json(item, depth) for item in value)
+    if kind is dict:  # a loop, not a generator: this looks at every value that travels
+        for key, item in value.items():
+            if type(key) is not str or not (key.isascii() or _encodable(key)) or not is_json(item, depth):
+                return False
+        return True
     return False
 
 

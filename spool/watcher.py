@@ -78,12 +78,10 @@ class Watcher:
     def poll(self) -> list[str]:
         """List the ticket folders now, whatever the interval."""
         began = self._clock()
-        names = []
+        names: list[str] = []
         for kind in tickets.FINISHED:
-            for name in tickets.names(self._fanout, kind):
-                if name not in self._seen:
-                    self._seen.add(name)
-                    names.append(name)
+            names += tickets.unseen(self._fanout, kind, self._seen)
+        self._seen.update(names)
         ended = self._clock()
         self._next_poll = ended + max(self._interval, (ended - began) * SHARE)
         return names

@@ -13,8 +13,9 @@ end = time.monotonic() + 20
 while not os.path.exists({other!r}):
     assert time.monotonic() < end, "the other branch never came"
     time.sleep(0.005)
+finished = time.time()
 open({mine!r}, "x").close()
-return {{"mine": {name!r}, "finished": time.time()}}
+return {{"mine": {name!r}, "finished": finished}}
 """
 
 
