@@ -2,7 +2,7 @@
 
 A published file appears under its name complete, or not at all, and never replaces another: unique temporary name,
 write, (fsync), link to the final name, unlink the temporary one. Where links are refused (EMLINK, EPERM, ENOSPC and
-others, see `facts` in docs/spool-format.md) an exclusively created reservation takes the place of the exclusive
+others, see docs/spool-format.md) an exclusively created reservation takes the place of the exclusive
 link, and a rename publishes: also then nobody reads half a file.
 
 Readers open without following links and without blocking on a fifo, take only regular files of this user, and
@@ -105,7 +105,7 @@ def _rename_exclusive(temporary: str, path: str) -> None:
     """Publish without a link: who creates the reservation may rename onto the name. The reservation stays."""
     folder, name = os.path.split(path)
     reservation = f"{folder}/.reserved-{name}"
-    write_exclusive(reservation, b"")
+    _reserve(reservation)
     if os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
     try:
