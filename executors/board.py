@@ -39,6 +39,14 @@ class RemoteError(Exception):
         super().__init__(message)
 
 
+class UnreadableError(Exception):
+    """What a branch gave back cannot be unpickled in this process."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.kind = type(error).__name__
+        super().__init__(f"its result cannot be unpickled in this process: {error}")
+
+
 def policy_of(config: ParallelConfig) -> Policy:
     """The part of a configuration that stands in job.json."""
     retry = config.retry_policy
@@ -210,12 +218,18 @@ class Board:
         """Take the accepted result of branch i from its directory; False when there is none that can be trusted."""
         if self.results[i] is not None:
             return True
-        job = self.job(i)
+        job, raw = self.job(i), None
         try:
             raw = jobs.read_accepted(job, self._sha(i))
             changes = raw and self._changes(job, raw)
+        except UnreadableError as error:
+            assert raw is not None
+            ended = {"outcome": Outcome.FAILED.value, "error": str(error), "error_type": error.kind}
+            raw, changes = {**raw, **ended}, {}
         except (CorruptFileError, ForeignFileError) as error:
             quarantine(job.accepted)
+            if raw is not None:  # what belongs to the result is spoiled, and the result with it
+                quarantine(job.result(raw["attempt"]))
             tickets.settle(self.fanout, job.name, "todo")
             self.note("corrupt", job=job.name, error=str(error))
             return False
@@ -237,7 +251,10 @@ class Board:
             data = read_bytes(job.result_pickle(raw["attempt"]))
             if jobs.sha256(data) != digest:
                 raise CorruptFileError(job.result_pickle(raw["attempt"]), "its sha256 is not the one in the result")
-            changes = {**changes, **unpack_pickle(data)}
+            try:
+                changes = {**changes, **unpack_pickle(data)}
+            except Exception as error:  # unpickling imports and calls user code
+                raise UnreadableError(error) from error
         return changes
 
     def result_of(self, i: int, raw: dict[str, Any], changes: dict[str, Any]) -> ParallelFlowResult:

@@ -107,7 +107,8 @@ def _one_input(text: str) -> State:
     own = _parsed(data, path)
     job = JobFiles(os.path.dirname(os.path.abspath(path)))
     if os.path.abspath(path) == job.input and os.path.isfile(job.job):
-        return {**_shared_input(job), **own}
+        shared = _shared_input(job)
+        return {**shared, **{key: value for key, value in own.items() if not (key in shared and is_marked(value))}}
     return own
 
 

@@ -28,7 +28,7 @@ def _served_spool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     worker = subprocess.Popen(
         support.tea_argv("worker", spool, "--slots", "3", "--follow"),
         cwd=folder,
-        env=support.clean_env(),
+        env=support.clean_env({"PYTHONPATH": str(support.ROOT)}),  # the classes of the tests travel by name
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
