@@ -115,6 +115,32 @@ def _rename_exclusive(temporary: str, path: str) -> None:
         raise
 
 
+def _reserve(path: str) -> None:
+    """Create a reservation, or take over that of a process of this host that died before it could publish.
+
+    Raises FileExistsError when somebody else has it.
+    """
+    mine = f"{os.uname().nodename}:{os.getpid()}".encode()
+    try:
+        write_exclusive(path, mine)
+    except FileExistsError:
+        host, _, pid = read_bytes(path, 4096).decode("utf-8", "replace").rpartition(":")
+        if host != os.uname().nodename or not pid.isdecimal() or _runs(int(pid)):
+            raise
+        _discard(path)
+        write_exclusive(path, mine)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def replace(path: str, data: bytes, *, sync: bool = False) -> None:
     """Write a file that has one writer and changes: a run's outcome, a worker's record."""
     temporary = f"{os.path.dirname(path)}/.tmp-{unique()}"
