@@ -12,7 +12,7 @@ import time
 from spool import jsonio, tickets
 from spool.claim import user_name
 from spool.errors import SpoolError
-from spool.job import accepted_attempt, read_accepted, read_job
+from spool.job import JobRecord, accepted_attempt, look, read_accepted, read_job
 from spool.layout import FanOutFiles, JobFiles
 from spool.publish import publish
 
@@ -22,9 +22,12 @@ def send_back(fanout: FanOutFiles, job: JobFiles) -> bool:
 
     Raises SpoolError when its files cannot be trusted. May be repeated after a crash at any point.
     """
-    result = read_accepted(job, read_job(job).input_sha256)
+    record = read_job(job)
+    result = read_accepted(job, record.input_sha256)
+    if result is None:
+        return _take_up(fanout, job, record)
     attempt = accepted_attempt(job)
-    if result is None or attempt is None or result.get("success"):
+    if attempt is None or result.get("success"):
         return False
     note = {"by": user_name(), "at": time.time(), "outcome": result.get("outcome"), "error": result.get("error")}
     try:
@@ -34,6 +37,13 @@ def send_back(fanout: FanOutFiles, job: JobFiles) -> bool:
     os.rename(job.accepted, job.retired(attempt))
     tickets.settle(fanout, job.name, "todo")
     return True
+
+
+def _take_up(fanout: FanOutFiles, job: JobFiles, record: JobRecord) -> bool:
+    """Move the ticket of a job that somebody sent back, but did not live to move it."""
+    listing = look(job, record)
+    newest = max((a.number for a in listing.attempts), default=0)
+    return listing.forgiven >= max(newest, 1) and tickets.settle(fanout, job.name, "todo")
 
 
 def retry_failed(fanout: FanOutFiles) -> list[str]:
