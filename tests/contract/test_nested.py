@@ -55,7 +55,8 @@ def nested_edges() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         {
             "name": "a_join",
             "fan_in": True,
-            "run": "return {'v': sum(r['v'] for r in parallel_results), 'logs': [r['log'] for r in parallel_results]}",
+            "run": "return {'v': sum(r['v'] for r in parallel_results), "
+            "'logs': [r['log'] for r in parallel_results]}",
         },
         {"name": "b", "run": "return {'v': 100}"},
         {

@@ -147,7 +147,7 @@ def test_an_executor_of_an_installed_package(
 
 
 def test_unknown_names_are_told_what_there_is() -> None:
-    with pytest.raises(ValueError, match="no strategy 'quantum'; there are .*process.*thread.*workers"):
+    with pytest.raises(ValueError, match=r"no strategy 'quantum'; there are .*process.*thread.*workers"):
         tea.get_executor("quantum")
 
 

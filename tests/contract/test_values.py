@@ -43,7 +43,13 @@ ODD: dict[str, Any] = {
 
 
 def test_odd_values_arrive_and_come_back(world: World) -> None:
-    code = "state['set'].add(9)\nstate['point'] = type(state['point'])(state['point'].x + 1)\nreturn {'back': state['tuple']}"
+    code = (
+        "state['set'].add(9)
+"
+        "state['point'] = type(state['point'])(state['point'].x + 1)
+"
+        "return {'back': state['tuple']}"
+    )
     ran = world.run(world.edges({"a": code, "b": ""}), ODD)
     a, b = ran.results
     assert a.error is None

@@ -6,6 +6,7 @@ under its strategy. So every promise is asked of every combination.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import textwrap
@@ -181,7 +182,7 @@ def _edges(chains: Mapping[str, Sequence[Code]]) -> list[dict[str, Any]]:
     ]
     for branch, chain in chains.items():
         names = [*chain_names(branch, chain), "join"]
-        edges += [{"from": one, "to": other} for one, other in zip(names, names[1:], strict=False)]
+        edges += [{"from": one, "to": other} for one, other in itertools.pairwise(names)]
     return edges
 
 

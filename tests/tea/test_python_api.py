@@ -20,7 +20,6 @@ from tea import (
     MemoryCheckpointer,
     ParallelConfig,
     ParallelFlowResult,
-    RemoteConfig,
     StateGraph,
     YAMLEngine,
 )
@@ -49,12 +48,12 @@ PARAMETERS = {
     "YAMLEngine": "actions_registry",
     "YAMLEngine.load_from_file": "self path",
     "YAMLEngine.load_from_dict": "self config",
-    "ParallelConfig": "timeout_seconds timeout_total fail_fast retry_policy circuit_breaker include_traceback strategy "
-    "max_workers remote_config",
+    "ParallelConfig": "timeout_seconds timeout_total fail_fast retry_policy circuit_breaker include_traceback "
+    "strategy max_workers remote_config",
     "RetryPolicy": "max_retries base_delay max_delay backoff_multiplier retry_on",
     "CircuitBreakerConfig": "failure_threshold reset_timeout half_open_max_calls",
-    "ParallelFlowResult": "branch success state error error_type traceback timeout timing_ms retry_count circuit_state "
-    "attempt_errors exit_code job host outcome",
+    "ParallelFlowResult": "branch success state error error_type traceback timeout timing_ms retry_count "
+    "circuit_state attempt_errors exit_code job host outcome",
     "RemoteConfig": "hosts basefile files workdir cleanup launcher transport env connect_timeout compress",
     "ThreadExecutor": "max_workers context",
     "ProcessExecutor": "max_workers context",
@@ -443,53 +442,3 @@ def test_yaml_from_a_file(tmp_path: Path) -> None:
     graph = YAMLEngine().load_from_file(path)
     assert isinstance(graph, StateGraph)
     assert list(graph.invoke({"x": 1}))[-1]["state"] == {"x": 2}
-
-
-def test_a_planned_strategy_is_refused_before_anything_starts() -> None:
-    ran: list[int] = []
-    graph = forked(a=lambda state: ran.append(1))
-    graph.compile(parallel_config=ParallelConfig(strategy="remote", remote_config=RemoteConfig(["me@there"])))
-    with pytest.raises(ValueError, match="'remote' is not in this version"):
-        list(graph.invoke({}))
-    assert ran == []
-    with pytest.raises(ValueError, match="'remote' is not in this version"):
-        tea.get_executor("remote")
-    with pytest.raises(ValueError, match="not in this version"):
-        tea.RemoteExecutor().execute([], [], ParallelConfig())
-    assert "remote" not in tea.available_strategies()
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"hosts": []}, "hosts.*at least one"),
-        ({"hosts": "me@there"}, "hosts.*list"),
-        ({"hosts": ["-oProxyCommand=x"]}, "can't begin with '-'"),
-        ({"hosts": ["me@-x"]}, "can't begin with '-'"),
-        ({"hosts": [{"host": "-x"}]}, "can't begin with '-'"),
-        ({"hosts": ["a b"]}, "host name"),
-        ({"hosts": [{"slots": 2}]}, "mapping with 'host'"),
-        ({"hosts": [{"host": "a", "slots": 0}]}, "slots of a"),
-        ({"hosts": [{"host": "a", "color": 1}]}, "has no color"),
-        ({"hosts": ["a"], "launcher": "rsh"}, "launcher.*auto, parallel, ssh"),
-        ({"hosts": ["a"], "transport": "ftp"}, "transport.*auto, openssh, sftp"),
-        ({"hosts": ["a"], "env": ["A=1"]}, "env.*name of a variable"),
-        ({"hosts": ["a"], "files": "lib"}, "files.*list"),
-        ({"hosts": ["a"], "connect_timeout": 0}, "connect_timeout.*seconds"),
-        ({"hosts": ["a"], "cleanup": "yes"}, "cleanup.*true or false"),
-        ({"hosts": ["a"], "workdir": ""}, "workdir"),
-        ({"hosts": ["a"], "basefile": ""}, "basefile"),
-        ({"hosts": ["a"], "hots": 1}, "has no hots"),
-        ({}, "hosts.*user@server"),
-    ],
-)
-def test_remote_config_is_checked(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        RemoteConfig.from_mapping(settings)
-
-
-def test_remote_config_takes_hosts_in_every_form() -> None:
-    config = RemoteConfig(["me@there", {"host": "big", "slots": 8, "env": {"A": "1"}}], files=["lib/"], compress=True)
-    assert [(host.host, host.slots) for host in config.hosts] == [("me@there", None), ("big", 8)]
-    assert RemoteConfig.from_mapping(config.to_json()) == config
-    assert ParallelConfig(strategy="remote", remote_config=config).to_json()["remote_config"]["files"] == ["lib/"]
