@@ -250,11 +250,44 @@ class SpoolFiles(NamedTuple):
     def workers(self) -> str:
         return f"{self.path}/workers"
 
+    @property
+    def replays(self) -> str:
+        return f"{self.path}/replays"
+
+    def replays_of(self, run: str) -> str:
+        return f"{self.path}/replays/{run}"
+
     def run(self, name: str) -> RunFiles:
         return RunFiles(f"{self.path}/runs/{name}")
 
     def worker(self, name: str) -> WorkerFiles:
         return WorkerFiles(f"{self.path}/workers/{name}")
+
+
+class ReplayFiles(NamedTuple):
+    """The files of a replay: a job that was run again, apart from its record."""
+
+    path: str
+
+    @property
+    def replay(self) -> str:
+        return f"{self.path}/replay.json"
+
+    @property
+    def input(self) -> str:
+        return f"{self.path}/input.json"
+
+    @property
+    def workflow(self) -> str:
+        return f"{self.path}/workflow.yaml"
+
+    @property
+    def result(self) -> str:
+        return f"{self.path}/result.json"
+
+    @property
+    def spool(self) -> str:
+        return f"{self.path}/spool"
 
 
 def fanout_name(number: int, source: str) -> str:

@@ -21,6 +21,7 @@ SPOOL_COMMANDS = {
     "show": Entry("tools.show:command", "One job: input, attempts, result, output."),
     "logs": Entry("tools.logs:command", "What a job printed, also while it runs."),
     "explain": Entry("tools.explain:command", "Why a job waits, runs, failed or was lost, and what to do."),
+    "replay": Entry("tea.cli.replay:replay", "Run a job again, apart from its record, and compare."),
     "doctor": Entry("tools.doctor:command", "What is wrong with a spool or its folder, and how to mend it."),
 }
 
