@@ -21,7 +21,7 @@ from spool.attempts import Outcome
 from spool.claim import host_name
 from spool.job import JobRecord, sha256
 from spool.layout import JobFiles
-from spool.publish import publish
+from spool.publish import publish, read_bytes
 
 Branch = Callable[[BranchState], Any]
 
@@ -164,8 +164,16 @@ def _travelling(job: JobFiles, attempt: int, record: JobRecord, ran: Ran, strict
         parcel = pack(ran.changes, carry=False)
     body: dict[str, Any] = {"state": jsonio.loads(parcel.shown)}
     if parcel.pickle is not None:
-        publish(job.result_pickle(attempt), parcel.pickle)
-        body["pickle_sha256"] = sha256(parcel.pickle)
+        body["pickle_sha256"] = sha256(_published(job.result_pickle(attempt), parcel.pickle))
     else:
         body["not_kept"] = list(parcel.marked)
     return body
+
+
+def _published(path: str, data: bytes) -> bytes:
+    """Publish a pickle; what is there already is ours, of this attempt, from before the disk refused its result."""
+    try:
+        publish(path, data)
+    except FileExistsError:
+        return read_bytes(path)
+    return data

@@ -239,7 +239,13 @@ class Board:
         return True
 
     def _sha(self, i: int) -> str:
-        return self._shas.get(i) or self.record(i).input_sha256
+        """The hash of a job's input; empty when its job.json cannot tell: only a refusal of the job fits that."""
+        if i not in self._shas:
+            try:
+                self._shas[i] = self.record(i).input_sha256
+            except (CorruptFileError, ForeignFileError):
+                return ""
+        return self._shas[i]
 
     def _changes(self, job: JobFiles, raw: dict[str, Any]) -> dict[str, Any]:
         """What the branch changed, with what JSON could not carry put back."""
