@@ -179,10 +179,10 @@ def resume(spool: str, run: str | None, options: RunOptions, retry_failed: bool 
     files = runs.find_spool(spool)
     found = runs.find_run(files, run)
     record = read_json(found.run)
+    if record.get("python_graph"):  # also when it is done: its final state is only in that program
+        raise InputError(f"run {found.name} came from a graph built in Python; resume it from that program")
     if record.get("outcome") == "done" and not (retry_failed and _has_failures(found)):
         return Ended(found, _kept_output(found))
-    if record.get("python_graph"):
-        raise InputError(f"run {found.name} came from a graph built in Python; resume it from that program")
     workflow = _recorded_workflow(found, record)
     graph = session.graph(workflow)
     session.take_over(record)
@@ -216,13 +216,14 @@ def _recorded_workflow(found: RunFiles, record: dict[str, Any]) -> Workflow:
 
 
 def _fan_out_to_resume(found: RunFiles, retry_failed: bool) -> FanOutFiles | None:
-    """The last fan-out that was begun; the first from which jobs were sent back, when those shall run again.
+    """The first fan-out that has jobs to do, among them those that were sent back; else the last that was begun.
 
-    What follows that one is walked again. Its fan-outs are taken up as they are where their input is the same.
+    What follows it is walked again. Its fan-outs are taken up as they are where their input is the same.
     """
     begun = [fanout for fanout in runs.fanouts(found.fanouts) if os.path.exists(fanout.state)]
-    sent_back = [fanout for fanout in begun if send_failed_back(fanout)] if retry_failed else []
-    return next(iter([*sent_back, *begun[-1:]]), None)
+    for fanout in begun if retry_failed else ():
+        send_failed_back(fanout)
+    return next((fanout for fanout in begun if tickets.names(fanout, "todo")), begun[-1] if begun else None)
 
 
 def _start_of(found: RunFiles, fanout: FanOutFiles | None) -> Checkpoint:

@@ -44,10 +44,8 @@ ODD: dict[str, Any] = {
 
 def test_odd_values_arrive_and_come_back(world: World) -> None:
     code = (
-        "state['set'].add(9)
-"
-        "state['point'] = type(state['point'])(state['point'].x + 1)
-"
+        "state['set'].add(9)\n"
+        "state['point'] = type(state['point'])(state['point'].x + 1)\n"
         "return {'back': state['tuple']}"
     )
     ran = world.run(world.edges({"a": code, "b": ""}), ODD)

@@ -1,0 +1,162 @@
+"""`tea worker`: real processes that serve a spool."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spool.errors import SpoolError
+from spool.run import open_spool
+from tea import YAMLEngine
+from tea.worker import work
+from tests.support import children_of, is_running, tea_cmd, wait_until
+
+pytestmark = pytest.mark.usefixtures("no_leftovers")
+
+
+def graph(strategy: str, code: str, items: list[Any], **settings: Any) -> Any:
+    nodes = [
+        {"name": "each", "strategy": {"parallel_each": items}, "run": code, "fan_in": "join"},
+        {"name": "join", "fan_in": True, "run": "return {'got': [r.get('v') for r in parallel_results]}"},
+    ]
+    parallel = {"strategy": strategy, "grace_seconds": 0.2, **settings}
+    return YAMLEngine().load_from_dict({"name": "w", "settings": {"parallel": parallel}, "nodes": nodes})
+
+
+class Coordinator(threading.Thread):
+    """A run that waits for workers."""
+
+    def __init__(self, made: Any, spool: Path) -> None:
+        super().__init__(daemon=True)
+        self.made, self.spool, self.last = made, spool, {}
+
+    def run(self) -> None:
+        *_, self.last = self.made.invoke({}, {"spool": str(self.spool)})
+
+    def wait_for_jobs(self, count: int) -> None:
+        wait_until(lambda: len(list(self.spool.glob("runs/*/fanouts/*/todo/*"))) == count)
+
+    @property
+    def got(self) -> Any:
+        self.join(30)
+        assert self.last["type"] == "final", self.last
+        return self.last["state"]["got"]
+
+
+def test_a_spool_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(SpoolError, match="no spool here"):
+        work(str(tmp_path))
+    done = tea_cmd("worker", tmp_path / "nothing")
+    assert done.returncode != 0
+    assert "no spool here" in done.stderr
+
+
+def test_an_empty_spool_is_done_at_once(spool_dir: Path) -> None:
+    open_spool(str(spool_dir))
+    done = tea_cmd("worker", spool_dir)
+    assert (done.returncode, done.stderr.strip().splitlines()[-1]) == (0, "tea: ran 0 jobs")
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_it_runs_what_is_there_and_ends(spool_dir: Path, slots: int) -> None:
+    run = Coordinator(graph("workers", "return {'v': state['item'] * 2}", list(range(10))), spool_dir)
+    run.start()
+    run.wait_for_jobs(10)
+    done = tea_cmd("worker", spool_dir, "--slots", str(slots))
+    assert done.returncode == 0, done.stderr
+    assert "ran 10 jobs" in done.stderr
+    assert run.got == [i * 2 for i in range(10)]
+
+
+def test_jobs_of_a_coordinators_threads_are_left_alone(spool_dir: Path, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    code = f"import os, time\nwhile not os.path.exists({str(flag)!r}):\n    time.sleep(0.01)\nreturn {{'v': 1}}"
+    run = Coordinator(graph("thread", code, [1]), spool_dir)
+    run.start()
+    run.wait_for_jobs(1)
+    done = tea_cmd("worker", spool_dir)
+    assert "ran 0 jobs" in done.stderr
+    flag.touch()
+    assert run.got == [1]
+
+
+def test_it_follows(spool_dir: Path, start_tea: Any) -> None:
+    open_spool(str(spool_dir))
+    worker = start_tea("worker", spool_dir, "--follow")
+    for number in (1, 2):
+        run = Coordinator(graph("workers", "return {'v': state['item']}", [number]), spool_dir)
+        run.start()
+        assert run.got == [number]
+    assert worker.poll() is None
+
+
+def test_it_ends_with_its_parent_and_takes_its_jobs_along(spool_dir: Path, tmp_path: Path, start_tea: Any) -> None:
+    """Its stdin is a pipe whose other end closes."""
+    pids = tmp_path / "pid"
+    code = (
+        f"import os, time\nopen({str(pids)!r}, 'a').write(f'{{os.getpid()}} ')\n"
+        f"if len(open({str(pids)!r}).read().split()) == 1:\n    time.sleep(60)\nreturn {{'v': 1}}"
+    )
+    run = Coordinator(graph("workers", code, [1]), spool_dir)
+    run.start()
+    run.wait_for_jobs(1)
+    worker = start_tea("worker", spool_dir, "--follow")
+    slot = int(wait_until(lambda: pids.exists() and pids.read_text().split())[0])
+    worker.stdin.close()
+    worker.wait(30)
+    wait_until(lambda: not is_running(slot))
+    tea_cmd("worker", spool_dir)  # the job runs again, elsewhere
+    assert run.got == [1]
+
+
+def test_a_worker_that_is_killed_loses_nothing(spool_dir: Path, tmp_path: Path, start_tea: Any) -> None:
+    pids = tmp_path / "pid"
+    code = (
+        f"import os, time\nopen({str(pids)!r}, 'a').write(f'{{os.getpid()}} ')\n"
+        f"if len(open({str(pids)!r}).read().split()) == 1:\n    time.sleep(60)\nreturn {{'v': state['item']}}"
+    )
+    run = Coordinator(graph("workers", code, [1, 2, 3]), spool_dir)
+    run.start()
+    run.wait_for_jobs(3)
+    worker = start_tea("worker", spool_dir)
+    wait_until(lambda: pids.exists() and pids.read_text())
+    family = children_of(worker.pid)
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.wait(30)
+    wait_until(lambda: not any(map(is_running, family)))
+    tea_cmd("worker", spool_dir)
+    assert run.got == [1, 2, 3]
+
+
+def test_deadlines_are_kept_by_the_worker(spool_dir: Path) -> None:
+    run = Coordinator(graph("workers", "import time\ntime.sleep(60)", [1], timeout_seconds=0.3), spool_dir)
+    run.start()
+    run.wait_for_jobs(1)
+    tea_cmd("worker", spool_dir)
+    assert run.got == [None]
+    (result,) = run.last["state"]["parallel_results"]
+    assert (result.outcome, result.error) == ("timed_out", "Flow timed out after 0.3s")
+    record = json.loads((Path(result.job) / "result.json").read_bytes())
+    assert record["outcome"] == "timed_out"
+
+
+def test_the_coordinator_says_when_nobody_works(spool_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from executors import workers as module
+
+    monkeypatch.setattr(module, "_PATIENCE", 0.1)
+    made = graph("workers", "return {'v': 1}", [1, 2])
+    said: list[str] = []
+    monkeypatch.setattr(made.logger, "warning", lambda text, *_: said.append(str(text)))
+    run = Coordinator(made, spool_dir)
+    run.start()
+    wait_until(lambda: said)
+    assert f"nobody works on {spool_dir}: 2 jobs wait" in said[0]
+    assert f"tea worker {spool_dir}" in said[0]
+    tea_cmd("worker", spool_dir)
+    assert run.got == [1, 1]
