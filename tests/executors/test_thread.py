@@ -1,0 +1,101 @@
+"""Threads: slots that are given up and taken, and a resumed fan-out."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from executors.base import FanOutContext, Flow
+from executors.policy import ParallelConfig, RetryPolicy
+from executors.thread import ThreadExecutor, default_workers
+from spool.run import create_fanout, open_spool
+from tests.support import wait_until
+
+
+def context(folder: Path, **more: Any) -> FanOutContext:
+    spool = open_spool(str(folder))
+    return FanOutContext(spool=spool, fanout=create_fanout(f"{folder}/runs", 1, "src"), **more)
+
+
+def flow(name: str, function: Any) -> Flow:
+    return Flow(name, lambda state, token, job: function(state, token), name)
+
+
+def test_a_hanging_branch_holds_no_slot() -> None:
+    let_go = threading.Event()
+    try:
+        flows = [flow("hangs", lambda state, token: let_go.wait(20)), flow("next", lambda state, token: {"x": 1})]
+        results = ThreadExecutor(1).execute(flows, [{}, {}], ParallelConfig(timeout_seconds=0.1))
+        assert [result.outcome for result in results] == ["timed_out", "succeeded"]
+    finally:
+        let_go.set()
+
+
+def test_a_thread_that_obeys_at_once_is_timed_out_all_the_same(spool_dir: Path) -> None:
+    for given in (None, context(spool_dir)):
+        waits = flow("waits", lambda state, token: {"told": token.wait(20)})
+        (result,) = ThreadExecutor(1, given).execute([waits], [{}], ParallelConfig(timeout_seconds=0.05))
+        assert result.outcome == "timed_out"
+
+
+def test_threads_end_with_the_fan_out() -> None:
+    before = threading.active_count()
+    ThreadExecutor(4).execute([lambda state: None] * 20, [{}] * 20, ParallelConfig())
+    wait_until(lambda: threading.active_count() <= before)
+
+
+def test_the_message_names_the_limit_that_was_hit() -> None:
+    tries: list[int] = []
+
+    def slow(state: Any, token: Any) -> Any:
+        tries.append(1)
+        token.wait(20)
+
+    config = ParallelConfig(timeout_seconds=0.3, timeout_total=0.4, retry_policy=RetryPolicy(5, base_delay=0.0))
+    (result,) = ThreadExecutor(1).execute([flow("slow", slow)], [{}], config)
+    assert [error["error"].split(";")[0] for error in result.attempt_errors] == [
+        "Flow timed out after 0.3s",
+        "Flow timed out after 0.4s",
+    ]
+    assert len(tries) == 2
+
+
+def test_what_has_a_result_is_not_run_again(spool_dir: Path) -> None:
+    """A second call over the same record takes up what the first one left."""
+    ran: list[str] = []
+
+    def noting(name: str, fail: bool = False) -> Flow:
+        def function(state: Any, token: Any) -> Any:
+            ran.append(name)
+            if fail:
+                raise KeyboardInterrupt
+            return {"by": name}
+
+        return flow(name, function)
+
+    here = context(spool_dir)
+    first = ThreadExecutor(1, here).execute([noting("a"), noting("b")], [{"x": 1}, {"x": 1}], ParallelConfig())
+    again = ThreadExecutor(1, here).execute([noting("a"), noting("b")], [{"x": 1}, {"x": 1}], ParallelConfig())
+    assert ran == ["a", "b"]
+    assert [(r.branch, r.success, r["by"], r["x"]) for r in again] == [(r.branch, True, r["by"], 1) for r in first]
+
+
+def test_a_record_that_cannot_be_written_fails_the_branch(spool_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from executors import thread as module
+
+    def refused(*_: Any) -> bool:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "try_claim", refused)
+    (result,) = ThreadExecutor(1, context(spool_dir)).execute(
+        [flow("a", lambda state, token: {"x": 1})], [{}], ParallelConfig()
+    )
+    assert not result.success
+    assert "No space left" in str(result.error)
+
+
+def test_how_many_threads_by_default() -> None:
+    assert 1 < default_workers() <= 32
