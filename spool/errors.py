@@ -35,3 +35,7 @@ class RunBusyError(SpoolError):
 
 class UnknownNameError(SpoolError):
     """No run, fan-out or job of this name, or more than one."""
+
+
+class AmbiguousNameError(UnknownNameError):
+    """More than one job of this name."""

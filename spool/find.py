@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from spool.errors import UnknownNameError
+from spool.errors import AmbiguousNameError, UnknownNameError
 from spool.layout import FanOutFiles, JobFiles, RunFiles, SpoolFiles, is_name
 from spool.run import all_fanouts, fanouts, find_run, find_spool, jobs_of, runs
 
@@ -124,7 +124,7 @@ def _one(run: RunFiles, found: list[JobFiles], wanted: Sequence[str]) -> JobFile
     if len(found) > 1:
         some = ", ".join(in_run(job.path) for job in found[:_SHOWN])
         more = ", ..." if len(found) > _SHOWN else ""
-        raise UnknownNameError(f"run {run.name}: '{'/'.join(wanted)}' may be any of {some}{more}; say which")
+        raise AmbiguousNameError(f"run {run.name}: '{'/'.join(wanted)}' may be any of {some}{more}; say which")
     return found[0] if found else None
 
 

@@ -22,6 +22,7 @@ SPOOL_COMMANDS = {
     "logs": Entry("tools.logs:command", "What a job printed, also while it runs."),
     "explain": Entry("tools.explain:command", "Why a job waits, runs, failed or was lost, and what to do."),
     "replay": Entry("tea.cli.replay:replay", "Run a job again, apart from its record, and compare."),
+    "retry": Entry("tools.retry:command", "Send failed jobs back; `tea resume` then runs them."),
     "doctor": Entry("tools.doctor:command", "What is wrong with a spool or its folder, and how to mend it."),
 }
 
