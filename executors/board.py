@@ -168,8 +168,11 @@ class Board:
     def job(self, i: int) -> JobFiles:
         return self.fanout.job(self.name(i))
 
-    def create(self, i: int) -> bool:
-        """Make the job of branch i; False when an earlier coordinator of this run made it."""
+    def create(self, i: int, *, ticket: bool = True) -> bool:
+        """Make the job of branch i; False when an earlier coordinator of this run made it.
+
+        Without a ticket no worker sees it: it is for `end` to end it.
+        """
         flow = self.flows[i]
         other = self._others.get(i)
         parcel = other or Parcel(jsonio.dumps(self.states.own(i)))
@@ -180,7 +183,7 @@ class Board:
             extra["not_replayable"] = why
         spec = JobSpec(self.name(i), i, flow.branch, flow.entry, parcel.shown, flow.workflow, extra, parcel.pickle)
         assert self._writer is not None
-        digest = self._writer.create(spec)
+        digest = self._writer.create(spec, ticket=ticket)
         self.created += 1
         if digest is not None:
             self._shas[i] = digest

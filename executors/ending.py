@@ -12,7 +12,8 @@ import signal
 import time
 from collections.abc import Callable
 
-from spool.layout import WorkerFiles
+from spool.layout import SpoolFiles, WorkerFiles
+from spool.worker import Observer, is_gone
 
 MARK = "TEA_WORKER"
 """Environment variable that names the worker to whatever its jobs start."""
@@ -49,7 +50,7 @@ def end_worker(pid: int, worker: WorkerFiles | None, grace: float, wait: Callabl
     """
     deadline = time.monotonic() + grace
     others = _signal_all(pid, worker, signal.SIGTERM)
-    while time.monotonic() < deadline and (_group_lives(pid) or any(map(_lives, others))):
+    while time.monotonic() < deadline and (_group_lives(pid) or any(map(lives, others))):
         wait(_STEP)
         time.sleep(_STEP / 2)
     kill_rest(pid, worker)
@@ -64,12 +65,27 @@ def kill_rest(pid: int, worker: WorkerFiles | None) -> None:
         time.sleep(_STEP)
 
 
+def reap(spool: SpoolFiles) -> None:
+    """End what workers of this machine that are dead have left running.
+
+    It holds the lock of its worker, so that its job would not run again as long as it lives.
+    """
+    for name in Observer(spool).orphaned():
+        for _ in range(10):
+            left = processes_of(spool.worker(name))
+            if not left:
+                break
+            for pid in left:
+                _signal(pid, signal.SIGKILL)
+            time.sleep(_STEP)
+
+
 def _signal_all(pid: int, worker: WorkerFiles | None, number: int) -> set[int]:
     others = processes_of(worker) if worker is not None else set()
     signal_group(pid, number)
     for other in others:
         _signal(other, number)
-    return {other for other in others if _lives(other)}
+    return {other for other in others if lives(other)}
 
 
 def signal_group(pid: int, number: int) -> bool:
@@ -94,10 +110,6 @@ def _signal(pid: int, number: int) -> None:
         pass
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
     """Whether a process runs; a zombie does not."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
-    except OSError:
-        return False
+    return not is_gone(pid)

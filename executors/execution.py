@@ -10,9 +10,11 @@ A subclass says who the workers are: where news comes from, how to wait for it, 
 from __future__ import annotations
 
 import errno
+import os
 import time
 
 from executors.board import Board
+from executors.ending import reap
 from executors.result import ParallelFlowResult
 from spool import job as jobs
 from spool.attempts import Outcome, Verdict, may_retry
@@ -90,10 +92,12 @@ class Execution:
     def run(self) -> list[ParallelFlowResult]:
         """Drive the fan-out to its end; the results, in branch order."""
         board = self.board
+        reap(self.spool)
         try:
             while not board.complete:
                 self._step()
         except BaseException:
+            board.note("stopping")
             self.stop(failed=True)
             raise
         else:
@@ -159,9 +163,10 @@ class Execution:
 
     def _make(self, i: int) -> bool:
         board = self.board
-        admitted = board.admits(i)
-        if not board.create(i) and board.collect(i):
+        if os.path.exists(board.job(i).job) and board.collect(i):
             return False  # an earlier coordinator of this run has its result
+        admitted = board.admits(i)
+        board.create(i, ticket=admitted)
         if not admitted:
             name = board.breaker(i).name  # type: ignore[union-attr]
             text = f"Circuit breaker '{name}' is open"
@@ -242,7 +247,7 @@ class Execution:
         made = i < self._next_job
         if not made:
             self._next_job = i + 1
-            board.create(i)
+            board.create(i, ticket=False)
         if board.collect(i):
             return
         job = board.job(i)

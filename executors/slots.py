@@ -17,7 +17,9 @@ import secrets
 import shutil
 import signal
 import sys
+import tempfile
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -29,7 +31,7 @@ from types import ModuleType
 from typing import Any
 
 from executors.attempt import TIMEOUT_TYPES
-from executors.ending import end_worker, kill_rest, signal_group
+from executors.ending import end_worker, kill_rest, lives, signal_group
 from executors.slot import SlotSetup, die_with_parent, slot_main
 from executors.undertaker import SERVER
 from spool import job as jobs
@@ -43,6 +45,10 @@ from spool.worker import read_now
 
 _FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT})
 _EARLY_DEATHS = 3
+_LONGEST_FOLDER = 70
+"""Bytes. A socket's name has at most 107 (103 on other systems), and `/pymp-12345678/listener-12345678` follows."""
+_UNKNOWN = 255
+"""What multiprocessing gives as the exit code of a process whose server has died."""
 
 
 class SlotsFailedError(RuntimeError):
@@ -102,8 +108,19 @@ def server_mark() -> str:
 
     It names the folder of the server's socket, but not a slot's: that is its coordinator's, and goes with it.
     """
-    folder = get_temp_dir() if parent_process() is None else ""
+    folder = _socket_folder() if parent_process() is None else ""
     return f"{os.getpid()}:{secrets.token_hex(8)}:{folder}"
+
+
+def _socket_folder() -> str:
+    """Where multiprocessing puts the server's socket; in `/tmp` where TMPDIR is too long for the name of a socket."""
+    before = tempfile.tempdir
+    if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_FOLDER and os.access("/tmp", os.W_OK):
+        tempfile.tempdir = "/tmp"
+    try:
+        return get_temp_dir()
+    finally:
+        tempfile.tempdir = before
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +157,7 @@ class Slot:
         )
         self.future: Future[None] = self._pool.submit(_live, setup)
         self.process = context.started[0]
+        self._server: int | None = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
         control_r.close()
         hints_w.close()
         os.set_blocking(self.hints.fileno(), False)
@@ -154,6 +172,14 @@ class Slot:
     def pid(self) -> int:
         assert self.process.pid is not None
         return self.process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """How the process ended. Where the server that it was forked from died before, nobody knows: as if killed."""
+        code = self.process.exitcode
+        if code == _UNKNOWN and self._server is not None and not lives(self._server):
+            return -signal.SIGKILL
+        return code
 
     def read_hints(self) -> list[str]:
         """The lines that the slot has sent since the last call."""
@@ -239,6 +265,15 @@ def _live(setup: SlotSetup) -> None:
     slot_main(setup, *_pipes)
 
 
+_known: weakref.WeakSet[Slots] = weakref.WeakSet()
+
+
+def kill_all() -> None:
+    """KILL to the slots of all fan-outs of this process, which is about to end and must not wait for them."""
+    for slots in list(_known):
+        slots.kill()
+
+
 class Slots:
     """The slots of one fan-out on this machine.
 
@@ -253,7 +288,9 @@ class Slots:
         self._spool, self._setup, self._note = spool, setup, note
         self._early_deaths = 0
         self._closing = False
-        self.slots = [self._start(i) for i in range(count)]
+        self.slots: list[Slot] = []
+        _known.add(self)
+        self.slots += [self._start(i) for i in range(count)]
         self.lost = 0
 
     def _start(self, number: int, first: tuple[str, ...] = ()) -> Slot:
@@ -295,7 +332,7 @@ class Slots:
         doing = slot.look()
         if not self._closing:
             self._count_early_deaths(slot, doing)
-        reason = how_it_ended(slot.process.exitcode)
+        reason = how_it_ended(slot.exit_code)
         if doing is not None:
             self._bury(slot, doing, reason)
         if doing is not None or not self._closing:
@@ -324,7 +361,7 @@ class Slots:
         if self._early_deaths >= _EARLY_DEATHS:
             raise SlotsFailedError(
                 f"{_EARLY_DEATHS} worker processes in a row died before they took a job "
-                f"({how_it_ended(slot.process.exitcode)}); see what they printed in {self._spool.workers}"
+                f"({how_it_ended(slot.exit_code)}); see what they printed in {self._spool.workers}"
             )
 
     def _bury(self, slot: Slot, doing: Doing, reason: str) -> None:
@@ -333,7 +370,7 @@ class Slots:
         if slot.files is not None:
             keep_logs(slot.files, job, doing.attempt)
         sweep(job.path, slot.pid)
-        code = slot.process.exitcode
+        code = slot.exit_code
         if code is None or -code in _FROM_OUTSIDE:
             return
         text = f"the job ended its worker process: {reason}"
@@ -416,7 +453,22 @@ class Slots:
             slot.tell_to_stop()
 
     def stop(self, grace: float, patience: float = 0.0) -> None:
-        """End all slots: those that still run a job after `patience` seconds get TERM, after `grace` more KILL."""
+        """End all slots: those that still run a job after `patience` seconds get TERM, after `grace` more KILL.
+
+        Who interrupts this (a second Ctrl-C) does not want to wait: all get KILL.
+        """
+        try:
+            self._end_all(grace, patience)
+        except BaseException:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """KILL to all slots and what they have started."""
+        for slot in self.slots:
+            slot.kill_rest()
+
+    def _end_all(self, grace: float, patience: float) -> None:
         self.stop_claiming()
         deadline = time.monotonic() + patience
         for slot in self.slots:

@@ -12,7 +12,6 @@ import contextvars
 import heapq
 import os
 import queue
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,9 +23,11 @@ from executors.base import FanOutContext
 from executors.board import Board
 from executors.cancel import CancellationToken
 from executors.capture import captured
+from executors.ending import reap
 from executors.policy import ParallelConfig
 from executors.result import ParallelFlowResult
 from executors.slot import raising
+from executors.threads import run_in_thread
 from spool import job as jobs
 from spool.attempts import Ended, Outcome, Policy, Verdict, may_retry
 from spool.claim import host_name, try_claim
@@ -97,15 +98,14 @@ class _Execution:
         self.ready: list[tuple[float, int, int]] = []
         self.waiting: dict[int, _Try] = {}
         self.running: dict[int, _Try] = {}
-        self.inbox: queue.SimpleQueue[_Try | None] = queue.SimpleQueue()
         self.outbox: queue.SimpleQueue[_Try] = queue.SimpleQueue()
         self.context_vars = contextvars.copy_context()
 
     def run(self) -> list[ParallelFlowResult]:
         board = self.board
+        if board.context.spool is not None and self.recorded:
+            reap(board.context.spool)
         self._enqueue_all()
-        for _ in range(self.workers):
-            self._new_thread()
         try:
             while not board.complete:
                 self._step()
@@ -113,9 +113,6 @@ class _Execution:
             for trial in self.running.values():
                 trial.token.cancel()
             raise
-        finally:
-            for _ in range(self.workers):
-                self.inbox.put(None)
         board.progress()
         return [result for result in board.results if result is not None]
 
@@ -132,9 +129,6 @@ class _Execution:
         self._abandon_late()
         self.board.running = len(self.running)
         self.board.progress()
-
-    def _new_thread(self) -> None:
-        threading.Thread(target=self._slot, name="tea-branch", daemon=True).start()
 
     # -- the queue ----------------------------------------------------------------------------------------------
 
@@ -188,7 +182,7 @@ class _Execution:
         trial.deadline = None if seconds is None else trial.began + seconds
         self.running[trial.index] = trial
         self.board.started(trial.index)
-        self.inbox.put(trial)
+        run_in_thread(lambda: self._work(trial))
 
     def _circuit_open(self, index: int) -> None:
         name = self.board.breaker(index).name  # type: ignore[union-attr]
@@ -210,17 +204,14 @@ class _Execution:
         for trial in list(self.running.values()):
             self._give_up(trial, Outcome.CANCELLED, "CancelledError", f"{reason}; its thread may still run")
 
-    # -- a slot -------------------------------------------------------------------------------------------------
+    # -- in a thread of its own ---------------------------------------------------------------------------------
 
-    def _slot(self) -> None:
-        while (trial := self.inbox.get()) is not None:
-            try:
-                trial.ran = self._run(trial)
-            except OSError as error:  # the record could not be written: the branch fails with that reason
-                trial.ran = attempts.run(raising(error), self.board.states[trial.index])
-            if trial.abandoned:
-                return  # another thread has this one's place
-            self.outbox.put(trial)
+    def _work(self, trial: _Try) -> None:
+        try:
+            trial.ran = self._run(trial)
+        except Exception as error:  # the record could not be read or written: the branch fails with that reason
+            trial.ran = attempts.run(raising(error), self.board.states[trial.index])
+        self.outbox.put(trial)
 
     def _run(self, trial: _Try) -> attempts.Ran:
         board, i = self.board, trial.index
@@ -286,7 +277,7 @@ class _Execution:
                 self._give_up(trial, Outcome.TIMED_OUT, "TimeoutError", text)
 
     def _give_up(self, trial: _Try, outcome: Outcome, kind: str, error: str) -> None:
-        """End an attempt whose thread runs on; a new thread takes its slot."""
+        """End an attempt whose thread runs on; its slot goes to another branch."""
         result = {
             "outcome": outcome.value,
             "success": False,
@@ -301,7 +292,6 @@ class _Execution:
         trial.abandoned = True
         trial.token.cancel()  # not before the verdict stands: a thread that listens would end well at once
         del self.running[trial.index]
-        self._new_thread()
         self._settle(trial, ran)
 
     def _patience(self) -> float:

@@ -79,8 +79,8 @@ class JobWriter:
         if base_pickle is not None:
             self._base_shas["base_pickle_sha256"] = sha256(base_pickle)
 
-    def create(self, spec: JobSpec) -> str | None:
-        """Make a job and its ticket.
+    def create(self, spec: JobSpec, *, ticket: bool = True) -> str | None:
+        """Make a job and its ticket; without one when nobody shall run it, because its end is published at once.
 
         Returns the SHA-256 of its input, None when the job exists already (a resumed fan-out).
         Raises OSError when the disk refuses; nothing of the job is visible then.
@@ -89,21 +89,23 @@ class JobWriter:
         try:
             os.mkdir(job.path, 0o700)
         except FileExistsError:
-            if self._exists(job):
+            if self._exists(job, ticket):
                 return None
             shutil.rmtree(job.path)  # a coordinator died while it made this one; no ticket, so nobody has seen it
             os.mkdir(job.path, 0o700)
         digest = self._fill(job, spec)
-        self._tickets.link(self._fanout.ticket("todo", spec.name))
+        if ticket:
+            self._tickets.link(self._fanout.ticket("todo", spec.name))
         return digest
 
-    def _exists(self, job: JobFiles) -> bool:
+    def _exists(self, job: JobFiles, ticket: bool) -> bool:
         """Whether this directory is a job already: it has a ticket, or lacks nothing but that and is given one."""
         if tickets.kind_of(self._fanout, job.name) is not None:
             return True
         if not is_complete(job):
             return False
-        self._tickets.link(self._fanout.ticket("todo", job.name))
+        if ticket:
+            self._tickets.link(self._fanout.ticket("todo", job.name))
         return True
 
     def _fill(self, job: JobFiles, spec: JobSpec) -> str:

@@ -223,6 +223,15 @@ class Observer:
             if record is not None and record.get("host") == host_name():
                 shutil.rmtree(files.path, ignore_errors=True)
 
+    def orphaned(self) -> list[str]:
+        """Workers of this boot of this host that are gone, but whose lock is held by something that they started."""
+        return [name for name in self._names() if self._is_orphaned(self._spool.worker(name))]
+
+    def _is_orphaned(self, files: WorkerFiles) -> bool:
+        record = self._record(files) or {}
+        here = record.get("host") == host_name() and record.get("boot_id") == boot_id()
+        return here and "pid" in record and is_gone(record["pid"]) and bool(is_locked(files.lock))
+
     def live_workers(self) -> set[str]:
         """Workers that live, as far as can be known from here."""
         return {name for name in self._names() if self._lives(self._spool.worker(name))}
@@ -291,6 +300,17 @@ def is_stopped(pid: Any) -> bool:
     try:
         with open(f"/proc/{int(pid)}/stat", "rb") as file:
             return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except (OSError, TypeError, ValueError, IndexError):
+        return False
+
+
+def is_gone(pid: Any) -> bool:
+    """Whether a process of this host has ended; a zombie has. False where that cannot be told."""
+    try:
+        with open(f"/proc/{int(pid)}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except (FileNotFoundError, ProcessLookupError):
+        return os.path.isdir("/proc/self")
     except (OSError, TypeError, ValueError, IndexError):
         return False
 

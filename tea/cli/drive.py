@@ -40,8 +40,15 @@ def drive(go: Callable[[], Ended], options: RunOptions, wishes: Wishes) -> int:
     try:
         ended = _shown(go, options, wishes.progress)
     except KeyboardInterrupt:
+        _end_slots()
         return stopped(known[-1] if known else None)
     return finish(ended, out, wishes.output, wishes.fail_on_branch_errors)
+
+
+def _end_slots() -> None:
+    """A second Ctrl-C may have come before the first was through with the worker processes."""
+    if slots := sys.modules.get("executors.slots"):
+        slots.kill_all()
 
 
 def check_output(output: str | None) -> None:
