@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import pytest
 import yaml
 
-from tests.support import children_of, clean_env, command_of, tea_argv, tea_cmd, wait_until
+from tests.support import children_of, clean_env, command_of, is_running, tea_argv, tea_cmd, wait_until
 
 NOTE = """
 import os
@@ -137,6 +137,12 @@ class Place:
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream is not None:
                     stream.close()
+
+    def crash(self, process: subprocess.Popen[str]) -> None:
+        """SIGKILL, and wait until all that ran jobs for it have ended, too."""
+        process.kill()
+        process.wait(30)
+        wait_until(lambda: not any(is_running(pid) for _, _, pid in self.lines()), 20, "the end of its jobs")
 
     # -- the jobs' log -------------------------------------------------------------------------------------------
 
