@@ -25,10 +25,11 @@ from spool.errors import SpoolError
 from spool.job import sha256
 from spool.layout import JobFiles, safe_name
 from spool.publish import read_json
-from spool.worker import LEASE
+from spool.worker import LEASE, this_worker
 from tea.call import call
 from tea.dialect.subset import CHUNK, CHUNK_RESULTS, CHUNK_START
 from tea.graph import DataFanOut, Edge, FanOut, Graph, GraphError
+from tea.nodes import command
 from tea.nodes.loop import chunk_record
 from tea.record import Recorder
 from tea.version import __version__
@@ -211,6 +212,8 @@ class FanOuts:
         recorder = self._recorder()
         context.spool, context.journal = recorder.spool, recorder.journal
         context.sync, context.lease = recorder.sync, recorder.lease or LEASE
+        if plan.strategy == "thread":
+            _lend_lock(context)
         if graph.workflow is None:
             context.not_replayable = "its graph was built in Python; its functions are in no file"
         else:
@@ -243,6 +246,14 @@ class FanOuts:
             recorder = functools.cache(functools.partial(self._recorder().inside, job))
         options = replace(self.options, progress=None, on_result=None, nested=True)
         return Scope(FanOuts(recorder, options), scope.config, token, scope.emit, branch)
+
+
+def _lend_lock(context: FanOutContext) -> None:
+    """Programs that branches start hold this process's lock: they are found, and ended, when it is killed."""
+    assert context.spool is not None
+    worker = this_worker(context.spool, lease=context.lease, version=context.version)
+    if worker.lock_fd is not None:
+        command.INHERIT_FDS.add(worker.lock_fd)
 
 
 def _restore_circuits(context: FanOutContext) -> None:
