@@ -21,6 +21,7 @@ from executors.slot import SlotSetup
 from executors.slots import Slots, warm_up
 from spool import job as jobs
 from spool import tickets
+from spool.claim import claimed_by
 from spool.errors import SpoolError
 from spool.layout import FanOutFiles
 from spool.publish import read_json
@@ -115,6 +116,7 @@ class WorkerCommand:
                 lines = [*slots.hints(), *slots.replace_dead()]
                 self.done += sum(line.startswith("-") for line in lines)
                 slots.end_late(lambda job: self._limits(work.fanout, job), grace)
+                _end_superseded(slots, work.fanout, grace)
                 if lines or any(slot.look() for slot in slots.slots):
                     idle_since = time.monotonic()
                 elif time.monotonic() - idle_since > _SETTLE or not tickets.names(work.fanout, "todo"):
@@ -145,6 +147,13 @@ class WorkerCommand:
             cwd=os.getcwd(),
             environment=dict(os.environ),
         )
+
+
+def _end_superseded(slots: Slots, fanout: FanOutFiles, grace: float) -> None:
+    """End jobs whose result nobody waits for: their coordinator, or somebody who took them for lost, has gone on."""
+    for doing in [doing for slot in slots.slots if (doing := slot.look()) is not None]:
+        if claimed_by(fanout.job(doing.job), doing.attempt + 1) is not None:
+            slots.end_job(doing.job, grace, "cancelled, or taken for lost, while it ran")
 
 
 def _watch_stdin(orphaned: threading.Event) -> None:

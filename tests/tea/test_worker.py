@@ -146,6 +146,23 @@ def test_deadlines_are_kept_by_the_worker(spool_dir: Path) -> None:
     assert record["outcome"] == "timed_out"
 
 
+def test_a_job_that_was_cancelled_meanwhile_is_ended(spool_dir: Path, tmp_path: Path, start_tea: Any) -> None:
+    """By its coordinator, whose fail-fast found a failure: the slot is free for others again."""
+    pids = tmp_path / "pid"
+    code = (
+        f"import os, time\nif state['item']:\n    open({str(pids)!r}, 'w').write(str(os.getpid()))\n"
+        f"    time.sleep(60)\nwhile not os.path.exists({str(pids)!r}):\n    time.sleep(0.01)\nraise OSError"
+    )
+    open_spool(str(spool_dir))
+    start_tea("worker", spool_dir, "--follow", "--slots", "2")
+    run = Coordinator(graph("workers", code, [0, 1], fail_fast=True), spool_dir)
+    run.start()
+    assert run.got == [None, None]
+    assert [result.outcome for result in run.last["state"]["parallel_results"]] == ["failed", "cancelled"]
+    slot = int(pids.read_text())
+    wait_until(lambda: not is_running(slot))
+
+
 def test_the_coordinator_says_when_nobody_works(spool_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from executors import workers as module
 
