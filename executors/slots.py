@@ -319,11 +319,12 @@ class Slots:
         a job.
         """
         last_words: list[str] = []
+        if not self._closing:
+            for slot in self.slots:
+                self._raise_its_error(slot)
         for slot in [slot for slot in self.slots if connection.wait([slot.process.sentinel], timeout=0)]:
             last_words += slot.read_hints()
             slot.process.join(5)
-            if not self._closing:
-                self._raise_its_error(slot)
             self._settle_death(slot)
         return last_words
 
@@ -350,7 +351,7 @@ class Slots:
             self.slots[number] = self._start(slot.setup.slot, (doing.job,) if doing else ())
 
     def _raise_its_error(self, slot: Slot) -> None:
-        """A slot that could not even start (an import that fails) says why in its future."""
+        """A slot that could not even start (an import that fails) says why in its future; its process waits on."""
         if slot.future.done() and not slot.future.cancelled():
             error = slot.future.exception()
             if error is not None and not type(error).__name__.startswith("BrokenProcessPool"):
