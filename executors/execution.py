@@ -225,6 +225,8 @@ class Execution:
                 self._attempt_ended(i, number)
         if self.board.collect(i):
             self._in_flight -= 1
+            if (result := self.board.results[i]) is not None and result.outcome == Outcome.CANCELLED:
+                self.end_job(name, str(result.error))  # cancelled by somebody else, while one of ours may be at it
         else:
             self.watcher.forget(name)
 

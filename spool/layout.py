@@ -183,6 +183,10 @@ class RunFiles(NamedTuple):
         return f"{self.path}/coordinator.lock"
 
     @property
+    def cancel(self) -> str:
+        return f"{self.path}/cancel.json"
+
+    @property
     def events(self) -> str:
         return f"{self.path}/events.jsonl"
 

@@ -43,7 +43,8 @@ def send_back(fanout: FanOutFiles, job: JobFiles, *, succeeded: bool = False) ->
         retry_failed(inside)
     note = {"by": user_name(), "at": time.time(), "outcome": result.get("outcome"), "error": result.get("error")}
     try:
-        publish(job.retry(attempt), jsonio.pretty(note))
+        # Also what was claimed after that: whoever cancels a job that runs fences it off with the next attempt.
+        publish(job.retry(_newest(job, record)), jsonio.pretty(note))
     except FileExistsError:
         pass  # a crash came between the note and what follows
     os.rename(job.accepted, job.retired(attempt))
@@ -53,9 +54,12 @@ def send_back(fanout: FanOutFiles, job: JobFiles, *, succeeded: bool = False) ->
 
 def _take_up(fanout: FanOutFiles, job: JobFiles, record: JobRecord) -> bool:
     """Move the ticket of a job that somebody sent back, but did not live to move it."""
-    listing = look(job, record)
-    newest = max((a.number for a in listing.attempts), default=0)
-    return listing.forgiven >= max(newest, 1) and tickets.settle(fanout, job.name, "todo")
+    forgiven = look(job, record).forgiven
+    return forgiven >= max(_newest(job, record), 1) and tickets.settle(fanout, job.name, "todo")
+
+
+def _newest(job: JobFiles, record: JobRecord) -> int:
+    return max((attempt.number for attempt in look(job, record).attempts), default=0)
 
 
 def retry_failed(fanout: FanOutFiles, outcomes: Collection[str] = OUTCOMES) -> list[str]:

@@ -26,13 +26,14 @@ from spool.job import sha256
 from spool.layout import FanOutFiles, JobFiles, RunFiles
 from spool.publish import publish, read_bytes, read_json, replace
 from spool.retry import retry_failed as send_failed_back
+from tea.cancel import Listener, RunCancelledError
 from tea.checkpoint import Checkpoint
 from tea.dialect import Workflow, build, load_text
 from tea.fanout import FanOuts, Options, known_strategy
-from tea.graph import END, START, Graph, nearest
+from tea.graph import END, START, FanOut, Graph, nearest
 from tea.record import Run, spool_path, who
 from tea.stategraph import StateGraph
-from tea.walk import RESULTS, Scope, State
+from tea.walk import RESULTS, Results, Scope, State
 
 _FAILURES = 20
 
@@ -75,6 +76,7 @@ class Ended:
     failed: int = 0
     warnings: list[str] = field(default_factory=list)
     interrupted_at: str | None = None
+    cancelled_by: str | None = None
 
 
 class InputError(ValueError):
@@ -313,14 +315,19 @@ class _Session:
         ended.run = record.files if record is not None else None
         if ended.run is not None and self.options.on_run is not None:
             self.options.on_run(ended.run)
-        scope = Scope(FanOuts(record.recorder if record is not None else None, self._fan_out_options(graph)))
+        fan_outs = FanOuts(record.recorder if record is not None else None, self._fan_out_options(graph))
+        scope = Scope(fan_outs)
         outcome = "interrupted"
         try:
-            with capture.install():
+            with capture.install(), Listener(ended.run, scope.token) as listener:
+                scope.fan_out = _listening(fan_outs, listener)
                 for event in graph.events(start, scope, until=until):
+                    listener.check()
                     outcome = self._take(event) or outcome
             if ended.state is not None and ended.run is not None:
                 replace(ended.run.output, final_json(ended.state))
+        except RunCancelledError:
+            outcome, ended.cancelled_by = "cancelled", listener.by
         except BaseException as error:
             outcome = "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed"
             raise
@@ -366,6 +373,8 @@ class _Session:
         fields: dict[str, Any] = {"failed": self.ended.failed, "warnings": self.ended.warnings}
         if self.ended.error is not None:
             fields.update(error=self.ended.error, node=self.ended.node)
+        if self.ended.cancelled_by is not None:
+            fields.update(cancelled_by=self.ended.cancelled_by)
         try:
             record.end(outcome, **fields)
         finally:
@@ -377,6 +386,17 @@ def work(spool: str, *, slots: int = 1, until_empty: bool = True, warn: Callable
     from tea.worker import work as work_here
 
     return work_here(spool, slots=slots, until_empty=until_empty, warn=warn)
+
+
+def _listening(fan_outs: FanOuts, listener: Listener) -> Callable[[Graph, FanOut, State, Scope], Results]:
+    """Fan-outs after which a run that was cancelled is over: its fan-in does not run."""
+
+    def fan_out(graph: Graph, one: FanOut, state: State, scope: Scope) -> Results:
+        results = fan_outs(graph, one, state, scope)
+        listener.check()
+        return results
+
+    return fan_out
 
 
 def _strategies(graph: Graph) -> Iterator[str]:

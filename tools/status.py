@@ -169,7 +169,7 @@ class Status:
             commands.append(f"tea spool show {in_run(self.view.failures[0].job.path)}{hint}")
         if self.view.state in ("stopped", "interrupted", "failed"):
             commands.append(f"tea resume {self.run.name}{hint}")
-        elif self.view.failures and not self.view.alive:
+        elif (self.view.failures or self.view.state == "cancelled") and not self.view.alive:
             commands.append(f"tea resume {self.run.name} --retry-failed{hint}")
         if commands:
             yield ""

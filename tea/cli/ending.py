@@ -24,6 +24,8 @@ def finish(ended: Ended, out: int, output: str | None, fail_on_branch_errors: bo
     """Deliver what a run ended with; the exit code. `out` is the descriptor of the real stdout."""
     if ended.state is not None:
         deliver(ended.state, out, output)
+    if ended.cancelled_by is not None:
+        return _tell_cancelled(ended)
     if ended.failed:
         _tell_branches(ended)
     if ended.error is not None:
@@ -104,6 +106,12 @@ def _tell_failure(ended: Ended) -> None:
         say(f"to go on from the last fan-out:  {_resume(ended.run)}")
     if not debugging() and ended.traceback:
         say("TEA_DEBUG=1 shows the traceback")
+
+
+def _tell_cancelled(ended: Ended) -> int:
+    again = f". To go on:  {_resume(ended.run)} --retry-failed" if ended.run is not None else ""
+    say(f"cancelled by {ended.cancelled_by}; what has finished is kept{again}")
+    return EXIT_INTERRUPTED
 
 
 def stopped(run: RunFiles | None) -> int:

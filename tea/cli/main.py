@@ -23,6 +23,7 @@ SPOOL_COMMANDS = {
     "explain": Entry("tools.explain:command", "Why a job waits, runs, failed or was lost, and what to do."),
     "replay": Entry("tea.cli.replay:replay", "Run a job again, apart from its record, and compare."),
     "retry": Entry("tools.retry:command", "Send failed jobs back; `tea resume` then runs them."),
+    "cancel": Entry("tools.cancel:command", "End a run, or some of its jobs."),
     "doctor": Entry("tools.doctor:command", "What is wrong with a spool or its folder, and how to mend it."),
 }
 

@@ -1,0 +1,140 @@
+"""`tea spool cancel`: end a run, or some of its jobs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from spool.cancel import Cancelled, ask, cancel_jobs, cancel_run
+from spool.errors import RunBusyError
+from spool.facts import run_state
+from spool.find import fanout_of, in_run, spool_of
+from spool.inspect import is_driven, read_quietly
+from spool.layout import JobFiles, RunFiles
+from spool.run import coordinator
+from tea.cli.errors import EXIT_FAILED, say
+from tea.cli.options import json_option, spool_hint, spool_option, spool_path
+from tools.chosen import Chosen, chosen
+
+HELP = """End a RUN, or the JOBs that are named: what waits does not begin, what runs is ended, what has finished is
+kept. A run that a living process drives is asked to end, and this waits until it has; of one that nobody drives, all
+jobs that have not finished get cancelled results.
+
+\b
+  tea spool cancel 7f3a
+  tea spool cancel 001-split/0007-scale
+  tea spool list --state todo --quiet | xargs tea spool cancel
+
+Cancelled jobs run again with `tea resume --retry-failed`, or after `tea spool retry`. Exits with 1 when something
+could not be cancelled, or the run has not ended yet.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came of it for one run. asked: whether its coordinator had to be asked; state: of the run afterwards."""
+
+    whole: bool
+    asked: bool
+    state: str
+    cancelled: Cancelled
+
+
+@click.command("cancel", help=HELP, short_help="End a run, or some of its jobs.")
+@click.argument("targets", metavar="RUN|JOB...", nargs=-1, required=True)
+@click.option(
+    "--wait",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="How long to wait for a run that was asked to end.",
+)
+@spool_option
+@json_option
+def command(targets: tuple[str, ...], wait: float, spool: str | None, as_json: bool) -> int:
+    done = [_cancel(one, wait) for one in chosen(spool_path(spool), targets, newest=False)]
+    if as_json:
+        click.echo(json.dumps([data(one) for one in done], indent=2))
+    else:
+        click.echo("\n".join(line for one in done for line in lines(one)))
+    for one in done:
+        for job, why in one.cancelled.refused:
+            say(f"{in_run(job.path)} stays as it is: {why}")
+    return EXIT_FAILED if any(_is_open(one) for one in done) else 0
+
+
+def _is_open(one: Done) -> bool:
+    return bool(one.cancelled.refused) or (one.whole and one.state == "running")
+
+
+def _cancel(one: Chosen, wait: float) -> Done:
+    if not one.whole:
+        return Done(False, False, run_state(one.run), _cancel_jobs(one.run, one.jobs))
+    if is_driven(one.run) is not False:
+        return _ask(one.run, wait)
+    try:
+        cancelled = cancel_run(one.run)
+    except RunBusyError:  # somebody took it up just now
+        return _ask(one.run, wait)
+    return Done(True, False, run_state(one.run), cancelled)
+
+
+def _ask(run: RunFiles, wait: float) -> Done:
+    """Ask the run's coordinator, and wait until it has gone."""
+    ask(run)
+    deadline = time.monotonic() + wait
+    while (state := run_state(run)) in ("running", "unknown") and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return Done(True, True, state, Cancelled(run))
+
+
+def _cancel_jobs(run: RunFiles, jobs: list[JobFiles]) -> Cancelled:
+    """Cancel jobs; threads of a living coordinator take no orders for single ones."""
+    driven = is_driven(run) is not False
+    threads = [job for job in jobs if driven and _in_threads(job)]
+    done = cancel_jobs(run, [job for job in jobs if job not in threads])
+    why = f"it belongs to threads of {coordinator(run)}; only the whole run can be cancelled: {run.name}"
+    done.refused += [(job, why) for job in threads]
+    return done
+
+
+def _in_threads(job: JobFiles) -> bool:
+    return read_quietly(fanout_of(job).fanout).get("strategy") == "thread"
+
+
+def lines(one: Done) -> Iterator[str]:
+    """What came of it, and what to type next."""
+    name, jobs = one.cancelled.run.name, one.cancelled.jobs
+    if one.asked and one.state == "running":
+        yield f"{name}: {coordinator(one.cancelled.run)} was asked to cancel it, and has not ended yet;"
+        yield "  it ends after the node that runs now; a Python program that calls invoke() does not listen"
+        return
+    if one.asked:
+        yield f"{name}: {one.state}"
+    elif jobs:
+        yield f"{name}: {len(jobs)} {'job' if len(jobs) == 1 else 'jobs'} cancelled"
+    else:
+        yield f"{name}: nothing was cancelled{f'; it is {one.state}' if one.whole else ''}"
+    for job, who in one.cancelled.going_on:
+        yield f"  {in_run(job.path)}: what {who} brings of it does not count any more"
+    if jobs or one.state == "cancelled":
+        yield f"to run again:  tea resume {name} --retry-failed{spool_hint(spool_of(one.cancelled.run.path).path)}"
+
+
+def data(one: Done) -> dict[str, Any]:
+    """What came of it, for programs."""
+    return {
+        "run": one.cancelled.run.name,
+        "whole": one.whole,
+        "asked": one.asked,
+        "state": one.state,
+        "jobs": [in_run(job.path) for job in one.cancelled.jobs],
+        "going_on": [{"job": in_run(job.path), "claimant": who} for job, who in one.cancelled.going_on],
+        "refused": [{"job": in_run(job.path), "why": why} for job, why in one.cancelled.refused],
+    }
