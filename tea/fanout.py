@@ -449,6 +449,8 @@ def _fanout_record(graph: Graph, fan_out: FanOut, plan: Plan, context: FanOutCon
         "config": plan.config.to_json(),
         "runner": context.runner if plan.strategy != "thread" else None,
         "options": context.options,
+        "lease": context.lease,
+        "durability": "power" if context.sync else "process",
         "portable": context.runtime is None,
         "graph": "python" if graph.workflow is None else "yaml",
         "nested": _may_nest(graph, fan_out),

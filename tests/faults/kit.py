@@ -201,6 +201,14 @@ def ended(process: subprocess.Popen[str], code: int | None = 0, timeout: float =
     return out, err
 
 
+def hang_up(worker: subprocess.Popen[str]) -> None:
+    """Close the pipe to a worker's stdin, which ends it, and wait for that."""
+    assert worker.stdin is not None
+    worker.stdin.close()
+    worker.stdin = None
+    ended(worker)
+
+
 def final(process: subprocess.Popen[str], timeout: float = 60) -> dict[str, Any]:
     """The final state of a run that must succeed."""
     state: dict[str, Any] = json.loads(ended(process, 0, timeout)[0])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.kit import HELD, NOTE, SUM, Place, debris, ended, final, kill
+from tests.faults.kit import HELD, NOTE, SUM, Place, debris, ended, final, hang_up, kill
 from tests.support import is_running, marked_with, wait_until
 
 CHILD = """
@@ -377,9 +377,7 @@ def test_a_worker_ends_with_its_parent(place: Place) -> None:
     wait_until(place.todo)
     worker = place.start("worker", "--follow", stdin=subprocess.PIPE)
     [pid] = place.wait_for("begin")
-    assert worker.stdin is not None
-    worker.stdin.close()
-    worker.wait(20)
+    hang_up(worker)
     assert not is_running(pid)
     second = place.start("worker")
     place.wait_for("begin", 2)
