@@ -1,8 +1,8 @@
 """Cancelling from outside: a run that a coordinator drives is asked to end, what nobody drives is ended here.
 
 A request is a file in the run's folder, `cancel.json`, at which its coordinator looks once a second. It stays there
-as a record of who asked, until the run is driven again. A job is ended as whoever claims its next attempt: that fences
-off a worker that is at it, and what this one brings later is kept beside the result and counts no more.
+as a record of who asked, until the run is driven again. A job is ended as whoever claims its next attempt: that
+fences off a worker that is at it, and what this one brings later is kept beside the result and counts no more.
 """
 
 from __future__ import annotations

@@ -20,6 +20,8 @@ TEMPORARY = re.compile(r"\.tmp-([1-9][0-9]{0,9})-[0-9a-f]{8}-[0-9]+")
 """What `publish` writes before it has a name: `.tmp-PID-TOKEN-SERIAL`."""
 RESERVED = re.compile(r"\.reserved-(.+)")
 """What stands for a name where links are refused: `.reserved-NAME`."""
+REMOVED = re.compile(r"\.removed-(.+)")
+"""A run that is being removed: `.removed-RUN`."""
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -253,6 +255,9 @@ class SpoolFiles(NamedTuple):
     @property
     def workers(self) -> str:
         return f"{self.path}/workers"
+
+    def removed(self, run: str) -> str:
+        return f"{self.path}/runs/.removed-{run}"
 
     @property
     def replays(self) -> str:

@@ -24,6 +24,7 @@ SPOOL_COMMANDS = {
     "replay": Entry("tea.cli.replay:replay", "Run a job again, apart from its record, and compare."),
     "retry": Entry("tools.retry:command", "Send failed jobs back; `tea resume` then runs them."),
     "cancel": Entry("tools.cancel:command", "End a run, or some of its jobs."),
+    "gc": Entry("tools.gc:command", "Remove old runs and what dead workers left."),
     "doctor": Entry("tools.doctor:command", "What is wrong with a spool or its folder, and how to mend it."),
 }
 

@@ -1,0 +1,144 @@
+"""Removing what is over: old runs with their replays, and the folders of dead workers.
+
+A run is removed under its coordinator's lock, so nobody can take it up meanwhile, and is renamed first, so nobody
+sees half of it; what a crash leaves of that is removed the next time. A run that is driven, whose lock is held, or in
+which a living worker is at a job is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+
+from spool import inspect
+from spool.claim import host_name
+from spool.errors import SpoolError
+from spool.facts import run_state
+from spool.find import run_of
+from spool.inspect import WorkerView, read_quietly
+from spool.layout import REMOVED, RunFiles, SpoolFiles
+from spool.run import CoordinatorLock, runs
+from spool.worker import Observer
+
+OUTCOMES = ("done", "failed", "cancelled", "interrupted", "stopped")
+"""The states of runs that may be removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """Which runs shall go: those that ended so, at least `older_than` seconds ago, but for the `keep` newest."""
+
+    older_than: float = 7 * 86400.0
+    keep: int = 0
+    outcomes: Collection[str] = OUTCOMES
+
+
+@dataclass(slots=True)
+class Size:
+    """How much a folder holds; a file with several names counts once."""
+
+    files: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Size) -> Size:
+        return Size(self.files + other.files, self.bytes + other.bytes)
+
+
+@dataclass(slots=True)
+class OldRun:
+    """A run that may go. ended: seconds since the epoch. kept: why it stays in spite of that; None when it goes."""
+
+    files: RunFiles
+    state: str
+    ended: float
+    size: Size = field(default_factory=Size)
+    kept: str | None = None
+
+
+def old_runs(spool: SpoolFiles, wishes: Wishes, now: float | None = None) -> Iterator[OldRun]:
+    """The runs that shall go, oldest first, and those that would but for being in use."""
+    now = time.time() if now is None else now
+    known = runs(spool)
+    busy = {run_of(one.running.job.path).path for one in inspect.workers(spool) if one.alive and one.running}
+    for run in known[: max(0, len(known) - wishes.keep)]:
+        one = OldRun(run, run_state(run), ended_at(run))
+        if now - one.ended < wishes.older_than:
+            continue
+        if one.state in ("running", "unknown"):
+            one.kept = "a coordinator drives it" if one.state == "running" else "whether it is driven can't be told"
+        elif run.path in busy:
+            one.kept = "a worker is at one of its jobs"
+        elif one.state not in wishes.outcomes:
+            continue
+        one.size = size_of(run.path) + size_of(spool.replays_of(run.name)) if one.kept is None else Size()
+        yield one
+
+
+def ended_at(run: RunFiles) -> float:
+    """When a run ended: as run.json says, else when its folder was changed last."""
+    finished = read_quietly(run.run).get("finished")
+    if isinstance(finished, int | float):
+        return float(finished)
+    times = [0.0]
+    for path in (run.path, run.run, run.events, run.lock, run.fanouts):
+        try:
+            times.append(os.lstat(path).st_mtime)
+        except OSError:
+            continue
+    return max(times)
+
+
+def size_of(path: str) -> Size:
+    """What is in a folder; nothing when there is none."""
+    size, seen = Size(), set()
+    for folder, _, names in os.walk(path):
+        for name in names:
+            try:
+                status = os.lstat(f"{folder}/{name}")
+            except OSError:
+                continue
+            if (status.st_dev, status.st_ino) not in seen:
+                seen.add((status.st_dev, status.st_ino))
+                size.files += 1
+                size.bytes += status.st_size
+    return size
+
+
+def remove_run(spool: SpoolFiles, one: OldRun) -> None:
+    """Remove a run and its replays; `kept` says why when it could not be. Raises OSError when the disk refuses."""
+    try:
+        lock = CoordinatorLock(one.files)
+    except SpoolError as error:  # somebody took it up since we looked
+        one.kept = str(error)
+        return
+    try:
+        aside = spool.removed(one.files.name)
+        os.rename(one.files.path, aside)
+        shutil.rmtree(aside)
+        shutil.rmtree(spool.replays_of(one.files.name), ignore_errors=True)
+    finally:
+        lock.release()
+
+
+def leftovers(spool: SpoolFiles) -> list[str]:
+    """What an earlier removal that was killed has left."""
+    try:
+        return [f"{spool.runs}/{name}" for name in os.listdir(spool.runs) if REMOVED.fullmatch(name)]
+    except FileNotFoundError:
+        return []
+
+
+def dead_workers(spool: SpoolFiles) -> list[tuple[WorkerView, Size]]:
+    """The workers of this host that were killed and left their folder, and what is in it."""
+    dead = [one for one in inspect.workers(spool) if not one.alive]
+    return [(one, size_of(spool.worker(one.name).path)) for one in dead if one.record.get("host") == host_name()]
+
+
+def bury(spool: SpoolFiles, worker: WorkerView, observer: Observer) -> None:
+    """Remove the folder of a dead worker; what its job had printed goes to the job, where that still is."""
+    if worker.running is not None and os.path.isdir(worker.running.job.path):
+        observer.inherit(worker.running.job, worker.running.attempt)
+    observer.bury({worker.name})
