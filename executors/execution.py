@@ -141,6 +141,8 @@ class Execution:
     def _make_jobs(self) -> None:
         """Make the next jobs; through a circuit breaker only as many as may be under way."""
         made = 0
+        if self.board.should_stop is not None:
+            return  # what would be made now might be run before it is cancelled
         while made < BATCH and self._may_make():
             try:
                 made += self._make(self._next_job)

@@ -112,7 +112,7 @@ def test_it_ends_with_its_parent_and_takes_its_jobs_along(spool_dir: Path, tmp_p
     worker.wait(30)
     wait_until(lambda: not is_running(slot))
     tea_cmd("worker", spool_dir)  # the job runs again, elsewhere
-    assert run.got == [1]
+    assert run.got == [1], run.last["state"]["parallel_results"]
 
 
 def test_a_worker_that_is_killed_loses_nothing(spool_dir: Path, tmp_path: Path, start_tea: Any) -> None:
