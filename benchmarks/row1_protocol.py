@@ -14,7 +14,7 @@ from floor import Floor
 
 from spool import job as jobs
 from spool import jsonio
-from spool.job import JobSpec, JobWriter
+from spool.making import JobSpec, JobWriter
 from spool.queue import Queue
 from spool.run import create_fanout, open_spool
 from spool.watcher import Watcher

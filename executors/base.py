@@ -105,6 +105,10 @@ class ParallelExecutor(Protocol):
         ...
 
 
+class WorkersFailedError(RuntimeError):
+    """No worker is left to run branches on; what has finished is kept, and the run can be resumed."""
+
+
 class UnknownStrategyError(ValueError):
     """No executor of this name."""
 

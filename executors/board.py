@@ -26,8 +26,9 @@ from spool import jsonio, tickets
 from spool.attempts import Outcome, Policy
 from spool.claim import try_claim
 from spool.errors import CorruptFileError, ForeignFileError
-from spool.job import JobRecord, JobSpec, JobWriter
+from spool.job import JobRecord
 from spool.layout import FORMAT, FanOutFiles, JobFiles, job_name
+from spool.making import JobSpec, JobWriter
 from spool.publish import quarantine, read_bytes, replace
 
 

@@ -7,77 +7,32 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-import cloudpickle
-
-from executors.attempt import NodeFailure, run
-from executors.base import FanOutContext, Flow, NotBuiltError, get_executor
+from executors.attempt import NodeFailure
+from executors.base import FanOutContext, Flow, NotBuiltError, WorkersFailedError, get_executor
 from executors.cancel import CancellationToken
 from executors.policy import ParallelConfig
 from executors.result import ParallelFlowResult
-from executors.state import BranchState, BranchStates
-from executors.travel import PickleValidationError
-from spool import jsonio
+from executors.state import BranchStates
 from spool.errors import SpoolError
-from spool.job import sha256
 from spool.layout import JobFiles, safe_name
 from spool.publish import read_json
 from spool.worker import LEASE, this_worker
+from tea.branches import run_body, run_chunk
 from tea.call import call
-from tea.dialect.subset import CHUNK, CHUNK_RESULTS, CHUNK_START
+from tea.dialect.subset import CHUNK, CHUNK_START
 from tea.graph import DataFanOut, Edge, FanOut, Graph, GraphError
 from tea.nodes import command
-from tea.nodes.loop import chunk_record
+from tea.plan import Options, Plan, fanout_record, set_runner, subsets
 from tea.record import Recorder
+from tea.slots import emit_end, slots_of
 from tea.version import __version__
-from tea.walk import RESULTS, Event, Results, Scope, State, run_branch
+from tea.walk import RESULTS, Results, Scope, State, run_branch
 
 SWITCH = "TEA_PARALLEL_STRATEGY_ENABLED"
-
-
-class ChunkError(RuntimeError):
-    """Items of a chunk failed; the chunk's results say which and why."""
-
-
-@dataclass(slots=True)
-class Options:
-    """What the caller wants of every fan-out of a walk.
-
-    strategy, max_workers: instead of what the graph says. strict: a strategy that is not known is an error.
-    warn: takes visible warnings. progress: takes the board of a fan-out, often. on_result: takes each result.
-    actions: functions that YAML nodes use by name and that workers must be given.
-    nested: these fan-outs are inside a branch. path: folders that come first on a worker's `sys.path`.
-    """
-
-    strategy: str | None = None
-    max_workers: int | None = None
-    strict: bool = False
-    warn: Callable[[str], None] = lambda _text: None
-    progress: Callable[[Any], None] | None = None
-    on_result: Callable[[ParallelFlowResult], None] | None = None
-    actions: dict[str, Any] = field(default_factory=dict)
-    nested: bool = False
-    path: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class Plan:
-    """The branches of a fan-out, ready for an executor.
-
-    sizes: how many branches each flow stands for; None when each is one (no chunks).
-    """
-
-    flows: list[Flow]
-    states: BranchStates
-    config: ParallelConfig
-    strategy: str
-    kind: str
-    max_workers: int | None
-    chunk_size: int = 1
-    items: list[Any] | None = None
 
 
 class FanOuts:
@@ -97,8 +52,12 @@ class FanOuts:
         if not plan.flows:
             return []
         context = self._context(graph, fan_out, plan, scope)
-        results = get_executor(plan.strategy, plan.max_workers, context).execute(plan.flows, plan.states, plan.config)
-        return list(_slots(fan_out, plan, results))
+        executor = get_executor(plan.strategy, plan.max_workers, context)
+        try:
+            results = executor.execute(plan.flows, plan.states, plan.config)
+        except WorkersFailedError as error:
+            raise NodeFailure(fan_out.source, error) from error
+        return list(slots_of(fan_out, plan, results))
 
     # -- planning -----------------------------------------------------------------------------------------------
 
@@ -176,7 +135,7 @@ class FanOuts:
         Raises NotBuiltError for one that this version only knows by name, ValueError for an unknown one when strict.
         """
         wanted = self.options.strategy or wanted
-        if self.options.nested and wanted == "workers":
+        if self.options.nested and wanted in ("workers", "remote"):
             wanted = "process"  # a worker that waited for other workers could wait for ever
         if os.environ.get(SWITCH, "").strip().lower() in ("false", "0", "no", "off"):
             if wanted != "thread":
@@ -217,13 +176,13 @@ class FanOuts:
         if graph.workflow is None:
             context.not_replayable = "its graph was built in Python; its functions are in no file"
         else:
-            context.workflows = _subsets(graph, fan_out, plan)
+            context.workflows = subsets(graph, fan_out, plan)
         for flow in plan.flows:
             if flow.workflow not in context.workflows:
                 flow.workflow = None
         if plan.strategy != "thread":
-            _set_runner(context, graph, fan_out, plan, self.options, scope)
-        context.fanout = recorder.fan_out(fan_out.source, _fanout_record(graph, fan_out, plan, context))
+            set_runner(context, graph, fan_out, plan, self.options, scope)
+        context.fanout = recorder.fan_out(fan_out.source, fanout_record(graph, fan_out, plan, context))
         _restore_circuits(context)
 
     def _listener(self, plan: Plan, scope: Scope) -> Callable[[int, ParallelFlowResult], None] | None:
@@ -235,7 +194,7 @@ class FanOuts:
             if on_result is not None:
                 on_result(result)
             if emit is not None:
-                _emit(emit, plan, result)
+                emit_end(emit, plan, result)
 
         return listen
 
@@ -336,197 +295,3 @@ def _item_runner(fan_outs: FanOuts, graph: Graph, source: str, data: DataFanOut,
         return state
 
     return run_item
-
-
-def run_body(graph: Graph, source: str, data: DataFanOut, state: State, scope: Scope) -> None:
-    """Run the body of a node that fans out over data, for the item that is in the state."""
-    offered = {
-        "state": state,
-        "config": scope.config,
-        "node": source,
-        "graph": graph,
-        "cancel_token": scope.token,
-        "parallel_results": None,
-        "scope": scope,
-    }
-    try:
-        updates = call(data.body, offered)
-    except Exception as error:  # user code
-        raise NodeFailure(source, error) from error
-    if updates:
-        state.update(updates)
-    if scope.emit is not None:
-        scope.emit({"type": "parallel_state", "branch": source, "node": source, "state": state.copy()})
-
-
-def run_chunk(graph: Graph, source: str, data: DataFanOut, state: State, scope: Scope) -> None:
-    """Run the items of a chunk one after the other; each fails alone. Raises ChunkError when any did."""
-    records = []
-    for index, item in enumerate(state[CHUNK], state[CHUNK_START]):
-        branch = BranchState(state, data.overlay(item, index))
-        ran = run(lambda one: run_body(graph, source, data, one, scope), branch)
-        records.append(chunk_record(index, ran.result, ran.changes))
-    state[CHUNK_RESULTS] = records
-    check_chunk(records)
-
-
-def check_chunk(records: list[dict[str, Any]]) -> None:
-    """Raises ChunkError when an item of a chunk failed: its job has failed then, and what succeeded stays in it."""
-    failed = [record for record in records if not record["success"]]
-    if failed:
-        first = failed[0]
-        raise ChunkError(
-            f"{len(failed)} of {len(records)} items failed; first: item {first['index']}: "
-            f"{first.get('error_type')}: {first.get('error')}"
-        )
-
-
-# -- how a branch runs elsewhere ------------------------------------------------------------------------------------
-
-
-def _subsets(graph: Graph, fan_out: FanOut, plan: Plan) -> dict[str, bytes]:
-    """The subset of each kind of branch, as YAML text; made once for a graph."""
-    workflow, texts = graph.workflow, {}
-    for flow in {flow.workflow: flow for flow in plan.flows}.values():
-        key = (flow.entry, fan_out.fan_in, plan.chunk_size > 1)
-        if key not in graph.subsets:
-            if fan_out.data is not None:
-                mapping = workflow.subset_item(flow.entry, chunk=plan.chunk_size > 1)
-            else:
-                mapping = workflow.subset(flow.entry, fan_out.fan_in)
-            graph.subsets[key] = workflow.dump(mapping).encode()
-        texts[str(flow.workflow)] = graph.subsets[key]
-    return texts
-
-
-def _set_runner(
-    context: FanOutContext, graph: Graph, fan_out: FanOut, plan: Plan, options: Options, scope: Scope
-) -> None:
-    """Say what a worker process needs to run the branches."""
-    config = {key: value for key, value in scope.config.items() if key not in ("spool", "cancel_token")}
-    context.options = {"strategy": options.strategy, "max_workers": options.max_workers}
-    runtime: dict[str, Any] = {}
-    if jsonio.is_json(config):
-        context.options["config"] = config
-    else:
-        runtime["config"] = config
-    if graph.workflow is not None:
-        context.runner = "tea.job:WorkflowRunner"
-        if options.actions:
-            runtime["actions"] = options.actions
-    else:
-        context.runner = "tea.job:GraphRunner"
-        data = fan_out.source if fan_out.data is not None else None
-        context.options.update(exit=fan_out.fan_in, data=data, chunk=plan.chunk_size > 1)
-        runtime["graph"] = graph.pruned(fan_out)
-    if runtime:
-        context.runtime = _pickled(runtime, f"the functions of the branches of '{fan_out.source}'")
-
-
-def _pickled(value: Any, what: str) -> bytes:
-    try:
-        return bytes(cloudpickle.dumps(value))
-    except Exception as error:  # a user's __reduce__ may raise anything
-        raise PickleValidationError(what, 0, error, kind="functions") from error
-
-
-def _fanout_record(graph: Graph, fan_out: FanOut, plan: Plan, context: FanOutContext) -> dict[str, Any]:
-    """The members of fanout.json."""
-    named = [flow.branch for flow in plan.flows] if plan.items is None else [fan_out.source]
-    shown = {key: value for key, value in plan.states.base.items() if jsonio.is_json(value) and jsonio.is_json(key)}
-    items = plan.items if jsonio.is_json(plan.items) else None
-    return {
-        "format": 1,
-        "source": fan_out.source,
-        "fan_in": fan_out.fan_in,
-        "kind": plan.kind,
-        "branches": named,
-        "total": len(plan.flows),
-        "items": None if plan.items is None else len(plan.items),
-        "chunk_size": plan.chunk_size,
-        "strategy": plan.strategy,
-        "max_workers": plan.max_workers,
-        "config": plan.config.to_json(),
-        "runner": context.runner if plan.strategy != "thread" else None,
-        "options": context.options,
-        "lease": context.lease,
-        "durability": "power" if context.sync else "process",
-        "portable": context.runtime is None,
-        "graph": "python" if graph.workflow is None else "yaml",
-        "nested": _may_nest(graph, fan_out),
-        "input_sha256": sha256(jsonio.dumps([shown, items])),
-    }
-
-
-def _may_nest(graph: Graph, fan_out: FanOut) -> bool:
-    """Whether branches may fan out again: whoever reads the record need not look for what cannot be there."""
-    entries = [edge.target for edge in fan_out.edges]
-    names = graph.reachable(*entries, until=fan_out.fan_in) if entries else [fan_out.source]
-    inner = [name for name in names if name != fan_out.source]
-    return any(graph.fan_out(name) for name in inner) or any("subgraph" in repr(graph.nodes[n].spec) for n in names)
-
-
-# -- results --------------------------------------------------------------------------------------------------------
-
-
-def _slots(fan_out: FanOut, plan: Plan, results: Results) -> Iterator[ParallelFlowResult]:
-    """One slot for each branch, in order; a chunk's job fills the slots of all its items."""
-    data = fan_out.data
-    for i, result in enumerate(results):
-        if data is None:
-            yield result
-        elif plan.chunk_size > 1:
-            yield from _chunk_slots(data, plan, i, result)
-        else:
-            yield _shaped(data, plan, i, result)
-
-
-def _shaped(data: DataFanOut, plan: Plan, i: int, result: ParallelFlowResult) -> ParallelFlowResult:
-    """A branch over data: `matrix` and `each` also show their index, and what they changed as `result`."""
-    if data.kind != "dynamic" and result.state is not None:
-        own = {**plan.states.base, **data.overlay((plan.items or [])[i], i)}
-        changed = {k: v for k, v in result.state.items() if k not in own or v is not own[k]}
-        result.state.setdefault("index", i)
-        result.state.setdefault("result", changed)
-    return result
-
-
-def _chunk_slots(data: DataFanOut, plan: Plan, i: int, result: ParallelFlowResult) -> Iterator[ParallelFlowResult]:
-    items = plan.items or []
-    first = i * plan.chunk_size
-    records = (result.state or {}).get(CHUNK_RESULTS)
-    for k, item in enumerate(items[first : first + plan.chunk_size]):
-        own = data.overlay(item, first + k)
-        record = records[k] if isinstance(records, list) and k < len(records) else None
-        slot = replace(result, state=None) if record is None else _item_slot(result, record)
-        if record is not None:
-            slot.state = {**plan.states.base, **own, **record["state"]}
-        yield _shaped(data, plan, first + k, slot)
-
-
-def _item_slot(result: ParallelFlowResult, record: dict[str, Any]) -> ParallelFlowResult:
-    ok = bool(record["success"])
-    errors = result.attempt_errors
-    if not result.success:  # the chunk's error is not the item's
-        own = {"attempt": result.retry_count, "error": record.get("error"), "error_type": record.get("error_type")}
-        errors = [] if ok else [own]
-    return replace(
-        result,
-        success=ok,
-        attempt_errors=errors,
-        outcome="succeeded" if ok else "failed",
-        error=record.get("error"),
-        error_type=record.get("error_type"),
-        traceback=record.get("traceback"),
-        exit_code=record.get("exit_code"),
-        timing_ms=float(record.get("seconds") or 0.0) * 1000,
-    )
-
-
-def _emit(emit: Callable[[Event], None], plan: Plan, result: ParallelFlowResult) -> None:
-    """Tell a listener of a branch's end; its nodes' states were told by the branch, if it ran in this process."""
-    event = {"branch": result.branch, "node": result.branch, "state": result.state or {}}
-    if not result.success:
-        emit({"type": "parallel_error", **event, "error": result.error, "outcome": result.outcome})
-    elif plan.strategy != "thread":
-        emit({"type": "parallel_state", **event})

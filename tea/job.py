@@ -18,11 +18,13 @@ from spool.errors import SpoolError
 from spool.job import JobRecord
 from spool.layout import JobFiles, SpoolFiles
 from spool.publish import read_bytes
+from tea.branches import check_chunk, run_body, run_chunk
 from tea.dialect import build, load_text
 from tea.dialect.subset import CHUNK_RESULTS
-from tea.fanout import FanOuts, Options, check_chunk, run_body, run_chunk
+from tea.fanout import FanOuts
 from tea.graph import END, START, Graph
 from tea.nodes import command
+from tea.plan import Options
 from tea.record import Recorder
 from tea.stategraph import StateGraph
 from tea.walk import Scope, run_branch

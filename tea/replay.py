@@ -30,10 +30,12 @@ from spool.inspect import read_quietly
 from spool.job import JobRecord, read_accepted, read_job, sha256
 from spool.layout import RESULT, JobFiles, ReplayFiles
 from spool.publish import publish, read_bytes
+from tea.branches import check_chunk
 from tea.dialect import Workflow, build, load_file, load_text
 from tea.dialect.subset import CHUNK_RESULTS
-from tea.fanout import FanOuts, Options, check_chunk
+from tea.fanout import FanOuts
 from tea.graph import END, START
+from tea.plan import Options
 from tea.record import Run, who
 from tea.stategraph import StateGraph
 from tea.walk import Scope, run_branch

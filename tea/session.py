@@ -29,8 +29,9 @@ from spool.retry import retry_failed as send_failed_back
 from tea.cancel import Listener, RunCancelledError
 from tea.checkpoint import Checkpoint
 from tea.dialect import Workflow, build, load_text
-from tea.fanout import FanOuts, Options, known_strategy
+from tea.fanout import FanOuts, known_strategy
 from tea.graph import END, START, FanOut, Graph, nearest
+from tea.plan import Options
 from tea.record import Run, spool_path, who
 from tea.stategraph import StateGraph
 from tea.walk import RESULTS, Results, Scope, State

@@ -13,8 +13,9 @@ from executors.cancel import CancellationToken
 from executors.policy import ParallelConfig
 from tea import checkpoint as checkpoints
 from tea.checkpoint import Checkpoint
-from tea.fanout import FanOuts, Options
+from tea.fanout import FanOuts
 from tea.graph import END, START, Graph, GraphError, nearest
+from tea.plan import Options
 from tea.record import Run, spool_path, who
 from tea.walk import Event, Scope, State, run_branch, walk
 

@@ -12,8 +12,9 @@ from typing import Any
 from spool import job as jobs
 from spool import jsonio
 from spool.attempts import Outcome, Policy
-from spool.job import JobRecord, JobSpec, JobWriter
+from spool.job import JobRecord
 from spool.layout import FORMAT, FanOutFiles, JobFiles, SpoolFiles, job_name
+from spool.making import JobSpec, JobWriter
 from spool.run import create_fanout, create_run, open_spool
 from tests.support import ROOT, clean_env
 

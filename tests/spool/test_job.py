@@ -16,8 +16,9 @@ from spool import job as jobs
 from spool.attempts import Outcome, Policy, Verdict
 from spool.claim import try_claim
 from spool.errors import CorruptFileError, ForeignFileError
-from spool.job import INLINE_BASE, JobRecord, accept, accepted_attempt, finish, judge, look, read_accepted, read_job
+from spool.job import JobRecord, accept, accepted_attempt, finish, judge, look, read_accepted, read_job
 from spool.layout import JobFiles
+from spool.making import INLINE_BASE
 from spool.publish import read_json
 from tests.spool.kit import ALICE, BOB, Bench, leftovers, nobody, raises_errno, result, spec
 

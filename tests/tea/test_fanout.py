@@ -9,8 +9,10 @@ import pytest
 
 from executors.attempt import NodeFailure
 from tea import ParallelConfig, StateGraph, YAMLEngine
-from tea.fanout import FanOuts, Options, Plan, check_chunk, known_strategy
+from tea.branches import check_chunk
+from tea.fanout import FanOuts, known_strategy
 from tea.nodes.loop import chunk_record
+from tea.plan import Options, Plan
 from tea.walk import Scope
 
 
