@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -26,6 +25,7 @@ from spool.layout import SpoolFiles
 from spool.run import find_spool
 from spool.worker import Observer
 from tea.cli.options import json_option, spool_option, spool_path
+from tools.spans import seconds
 from tools.text import ago, columns, size
 
 HELP = """Remove runs that ended some time ago, with their replays, and the folders of workers that were killed.
@@ -39,18 +39,6 @@ Without --yes nothing is removed: it says what would be.
 
 A run that is driven, whose lock is held, or in which a worker is at a job stays.
 """
-
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-
-
-def seconds(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
-    """`90s`, `15m`, `12h`, `7d`, `2w` in seconds. Raises click.BadParameter."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhdw]?)", text.strip())
-    if match is None:
-        raise click.BadParameter(f"{text!r} is no age; give for instance 90s, 15m, 12h, 7d or 2w")
-    return float(match[1]) * _UNITS[match[2] or "s"]
 
 
 @click.command("gc", help=HELP, short_help="Remove old runs and what dead workers left.")

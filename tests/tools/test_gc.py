@@ -148,7 +148,7 @@ def test_what_a_killed_removal_left(here: Path) -> None:
 @pytest.mark.parametrize("age", ["soon", "7 days", "-1d"])
 def test_an_age_that_is_none(here: Path, age: str) -> None:
     run(here)
-    assert "is no age" in verb(here, "gc", f"--older-than={age}", code=2).stderr
+    assert "is no span of time" in verb(here, "gc", f"--older-than={age}", code=2).stderr
 
 
 def state_of(here: Path) -> str:
