@@ -108,13 +108,16 @@ class WorkerCommand:
     # -- working ------------------------------------------------------------------------------------------------
 
     def _work_on(self, work: _Work) -> None:
-        slots = Slots(self.spool, self._setup(work), self.count, lambda *_a, **_k: None)
+        slots = Slots(self.spool, self._setup(work), self.count, lambda *_a, **_k: None, self.warn)
         grace = float((work.record.get("config") or {}).get("grace_seconds", 5.0))
         idle_since = time.monotonic()
         try:
             while not self._orphaned.is_set():
                 lines = [*slots.hints(), *slots.replace_dead()]
                 self.done += sum(line.startswith("-") for line in lines)
+                for line in lines:
+                    if line.startswith("!"):
+                        self._tell(line, line[1:])
                 slots.end_late(lambda job: self._limits(work.fanout, job), grace)
                 _end_superseded(slots, work.fanout, grace)
                 if lines or any(slot.look() for slot in slots.slots):
