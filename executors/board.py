@@ -11,8 +11,8 @@ fail-fast, the circuit breaker, callbacks. Where branches run is the executors' 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from executors.base import FanOutContext, Flow, as_flows
 from executors.breaker import CircuitBreaker, CircuitState
@@ -29,7 +29,10 @@ from spool.errors import CorruptFileError, ForeignFileError
 from spool.job import JobRecord
 from spool.layout import FORMAT, FanOutFiles, JobFiles, job_name
 from spool.making import JobSpec, JobWriter
+from spool.patience import patiently
 from spool.publish import quarantine, read_bytes, replace
+
+T = TypeVar("T")
 
 
 class RemoteError(Exception):
@@ -124,6 +127,10 @@ class Board:
         config = self.flows[i].config
         return self._policy if config is None else policy_of(config)
 
+    def patiently(self, do: Callable[[], T], what: str) -> T:
+        """See `spool.patience`; until the fan-out is cancelled."""
+        return patiently(do, what, self.context.warn, self.context.token.is_cancelled)
+
     @property
     def grace(self) -> float:
         return self.config.grace_seconds
@@ -135,8 +142,10 @@ class Board:
 
         Raises PickleValidationError, naming key and branch, before any job exists.
         """
-        if self.context.fanout is None:
-            return
+        if self.context.fanout is not None:
+            self.patiently(self._prepare, f"cannot make jobs in {self.context.fanout.path}")
+
+    def _prepare(self) -> None:
         name = self.flows[0].branch if self.flows else ""
         base = pack(self.states.base, branch=name, carry=self._carry)
         self._base_marked = base.marked
@@ -146,7 +155,7 @@ class Board:
                 self._others[i] = pack(own, branch=self.flows[i].branch, index=i, carry=self._carry)
         workflows = self.context.workflows
         self._written_common = self._common()
-        self._writer = JobWriter(self.context.fanout, base.shown, workflows, self._written_common, base.pickle)
+        self._writer = JobWriter(self.fanout, base.shown, workflows, self._written_common, base.pickle)
 
     def _common(self) -> dict[str, Any]:
         common: dict[str, Any] = {"exit": self.context.exit}
@@ -359,13 +368,28 @@ class Board:
             raw = {"outcome": outcome.value, "error": error, "error_type": kind, **more}
             self.put(i, self.result_of(i, raw, {}))
             return
+        self.patiently(
+            lambda: self._end(i, claimant, outcome, kind, error, more),
+            f"cannot write the result of {self.job(i).path}",
+        )
+
+    def _end(self, i: int, claimant: str, outcome: Outcome, kind: str, error: str, more: dict[str, Any]) -> None:
         job, record = self.job(i), self.record(i)
-        attempt = max((a.number for a in jobs.look(job, record).attempts), default=0) + 1
+        attempt = self._attempt_for(job, record, claimant)
         if try_claim(job, attempt, claimant):
             jobs.clear_up(job, attempt - 1)
             result = jobs.verdict_result(job, record, attempt, outcome, kind, error)
             jobs.finish(self.fanout, job, record, attempt, {**result, **more})
         self.collect(i)
+
+    @staticmethod
+    def _attempt_for(job: JobFiles, record: JobRecord, claimant: str) -> int:
+        """The next attempt; the newest when it is this claimant's already and has no result."""
+        attempts = jobs.look(job, record).attempts
+        if not attempts:
+            return 1
+        newest = attempts[-1]
+        return newest.number + (newest.claimant != claimant or newest.ended is not None)
 
     # -- circuit breaker ----------------------------------------------------------------------------------------
 
@@ -414,7 +438,11 @@ class Board:
     def _keep_circuit(self) -> None:
         """Write the circuits down, so that a resumed run finds them as they were."""
         if self.context.fanout is not None:
-            replace(self.context.fanout.breaker, jsonio.pretty({"circuits": self.context.breakers.to_json()}))
+            circuits = jsonio.pretty({"circuits": self.context.breakers.to_json()})
+            try:
+                replace(self.context.fanout.breaker, circuits)
+            except OSError as error:  # a resumed run finds out again
+                self.note("disk", error=f"cannot keep the circuits: {error}")
 
     # -- callbacks and notes ------------------------------------------------------------------------------------
 

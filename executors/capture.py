@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -16,6 +17,8 @@ from typing import Any, TextIO
 
 from spool.layout import JobFiles
 from spool.publish import publish
+
+_log = logging.getLogger("tea.spool")
 
 MAX_PRINTED = 8 * 1024 * 1024
 """Characters that are kept of what one attempt prints; the first ones."""
@@ -98,5 +101,14 @@ def captured(job: JobFiles, attempt: int) -> Iterator[None]:
         _buffers.reset(token)
         for buffer, log in zip(buffers.values(), (job.stdout(attempt), job.stderr(attempt)), strict=True):
             if text := buffer.text():
-                with contextlib.suppress(FileExistsError):
-                    publish(log, text.encode("utf-8", "backslashreplace"))
+                _keep(log, text.encode("utf-8", "backslashreplace"))
+
+
+def _keep(log: str, data: bytes) -> None:
+    """Publish a log. On a disk that refuses it is lost, as the branch's result matters more."""
+    try:
+        publish(log, data)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        _log.warning("%s: what the branch printed is lost: %s", log, error.strerror)

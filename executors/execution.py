@@ -9,7 +9,6 @@ A subclass says who the workers are: where news comes from, how to wait for it, 
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 
@@ -18,19 +17,12 @@ from executors.ending import reap
 from executors.result import ParallelFlowResult
 from spool import job as jobs
 from spool.attempts import Outcome, Verdict, may_retry
+from spool.patience import PASSING, PATIENCE
 from spool.watcher import Watcher
 from spool.worker import Observer, this_worker
 
 BATCH = 64
 """Jobs that are made between two looks at what has finished."""
-
-PASSING = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ENOLCK, errno.EINTR}
-)
-"""What a disk refuses for a while: waiting may help."""
-
-DISK_PATIENCE = 0.5
-"""Seconds until a disk that refused is asked again."""
 
 TICK = 0.05
 """Seconds between looks at deaths, deadlines and cancellation."""
@@ -49,7 +41,9 @@ class Execution:
         context = board.context
         assert context.spool is not None
         self.spool = context.spool
-        self.claimant = this_worker(self.spool, lease=context.lease, version=context.version).text
+        self.claimant = board.patiently(
+            lambda: this_worker(self.spool, lease=context.lease, version=context.version).text, "cannot register"
+        )
         self.watcher = Watcher(board.fanout, events=events)
         configs = [board.config, *(flow.config for flow in board.flows if flow.config is not None)]
         self.timed = any(c.timeout_seconds is not None or c.timeout_total is not None for c in configs)
@@ -65,7 +59,8 @@ class Execution:
     # -- who the workers are ------------------------------------------------------------------------------------
 
     def news(self) -> list[str]:
-        """Hints that workers have sent: `+job attempt` for one that begins, `-job attempt` for one that has ended."""
+        """Hints that workers have sent: `+job attempt` for one that begins, `-job attempt` for one that has ended,
+        `!text` for what keeps them from working."""
         return []
 
     def wait(self, seconds: float) -> None:
@@ -161,7 +156,7 @@ class Execution:
             self._told.add(text)
             self.board.context.warn(f"{text}; waiting until it is possible again")
             self.board.note("disk", error=text)
-        self.wait(DISK_PATIENCE)
+        self.wait(PATIENCE)
 
     def _make(self, i: int) -> bool:
         board = self.board
@@ -180,14 +175,24 @@ class Execution:
     # -- collecting ---------------------------------------------------------------------------------------------
 
     def _take_hint(self, line: str) -> None:
+        if line[0] == "!":
+            return self._complaint(line[1:])
         name, _, number = line[1:].partition(" ")
         i = self.board.index(name)
         if i is None or not number.isdecimal():
-            return
+            return None
         if line[0] == "+":
             self.board.started(i)
         elif not self._watches or self._attempt_ended(i, int(number)):
             self.watcher.hint(name)
+        return None
+
+    def _complaint(self, text: str) -> None:
+        """A worker cannot go on; once is enough, however many say so."""
+        if text not in self._told:
+            self._told.add(text)
+            self.board.context.warn(text)
+            self.board.note("disk", error=text)
 
     def _attempt_ended(self, i: int, attempt: int) -> bool:
         """Whether the job has finished; an attempt that will be retried is told to those who listen."""

@@ -80,7 +80,7 @@ class _Execution(Execution):
     def __init__(self, board: Board, workers: int) -> None:
         super().__init__(board, workers, events=False)
         warm_up(board.context.runner.partition(":")[0])
-        self.slots = Slots(self.spool, self._setup(workers), workers, board.note)
+        self.slots = Slots(self.spool, self._setup(workers), workers, board.note, board.context.warn)
 
     def _setup(self, workers: int) -> SlotSetup:
         context = self.board.context

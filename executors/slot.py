@@ -37,10 +37,11 @@ from executors.travel import is_marked, unpack_pickle
 from executors.undertaker import SERVER
 from spool import job as jobs
 from spool import jsonio
-from spool.errors import CorruptFileError, SpoolError
+from spool.errors import CorruptFileError
 from spool.job import JobRecord
 from spool.layout import FanOutFiles, JobFiles, SpoolFiles
 from spool.logs import keep_log
+from spool.patience import PATIENCE, patiently
 from spool.publish import read_bytes
 from spool.queue import Claim, Queue
 from spool.worker import LEASE, Observer, Worker
@@ -50,9 +51,6 @@ _SHORTEST, _LONGEST = 0.002, 0.05
 
 _LISTEN = 0.02
 """Seconds between looks for news from the coordinator while there is work."""
-
-_DISK_PATIENCE = 0.5
-"""Seconds until a disk that refused is asked again."""
 
 
 @dataclass(slots=True)
@@ -111,13 +109,27 @@ def slot_main(setup: SlotSetup, control: connection.Connection, hints: connectio
     """The life of a slot. Returns when it is told to stop."""
     _enter(setup)
     spool = SpoolFiles(setup.spool)
-    with Worker(spool, lease=setup.lease, version=setup.version) as worker:
+    with patiently(lambda: _registered(spool, setup), "cannot register", _tell(hints)) as worker:
         setup.lock_fd = worker.lock_fd
         os.environ[MARK] = worker.name
         output = Output(worker)
         runner = load_runner(setup.runner, setup)
         gc.freeze()  # what is imported by now stays; the collector need not look at it again and again
         SlotLoop(setup, worker, runner, output, control, hints).run()
+
+
+def _registered(spool: SpoolFiles, setup: SlotSetup) -> Worker:
+    return Worker(spool, lease=setup.lease, version=setup.version)
+
+
+def _tell(hints: connection.Connection | None) -> Callable[[str], None]:
+    """Complain before there is a loop to do so."""
+
+    def tell(text: str) -> None:
+        if hints is not None:
+            os.write(hints.fileno(), f"!{text}\n".encode())
+
+    return tell
 
 
 def _enter(setup: SlotSetup) -> None:
@@ -290,16 +302,16 @@ class SlotLoop:
     def _take(self) -> Claim | None:
         try:
             return self.queue.take()
-        except (
-            OSError
-        ) as error:  # the disk refuses claims: full, read-only, gone; jobs wait until it takes them again
-            self._complain(f"cannot claim in {self.fanout.path}: {error}")
-            self._listen(_DISK_PATIENCE)
+        except OSError as error:  # full, read-only, gone; jobs wait until the disk takes claims again
+            self._complain(
+                f"cannot claim jobs in {self.fanout.path}: {error.strerror}; waiting until it is possible again"
+            )
+            self._listen(PATIENCE)
             return None
 
     def _complain(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            print(f"tea: {text}", file=sys.__stderr__, flush=True)
+        """Tell the coordinator, who tells the user."""
+        self._hint("!" + " ".join(text.split()) + "\n")
 
     def _listen(self, patience: float) -> None:
         """Take news from the coordinator, waiting for it at most `patience` seconds."""
@@ -315,8 +327,7 @@ class SlotLoop:
         if self.announce:
             self._hint(f"+{job.name} {attempt}\n")
         ran = self._attempt(claim)
-        if os.getcwd() != self.folder:
-            os.chdir(self.folder)  # a job may not move the next one
+        os.chdir(self.folder)  # a job may not move the next one
         self._publish(claim, ran)
         if not ran.result["success"]:
             self.queue.failed(job.name)
@@ -335,9 +346,11 @@ class SlotLoop:
                 self._complain(f"{job.path} is gone; its result is dropped")
                 return
             except OSError as error:
-                self._complain(f"cannot write the result of {job.path}: {error}; trying again")
-                self._listen(_DISK_PATIENCE)
+                why = f"cannot write results in {self.fanout.path}: {error.strerror}"
+                self._complain(f"{why}; waiting until it is possible again")
+                self._listen(PATIENCE)
                 if self._stopped:
+                    self.worker.doing("")  # its end is not what the job did
                     return
 
     def _attempt(self, claim: Claim) -> attempts.Ran:

@@ -40,6 +40,7 @@ from spool.claim import Claimant, claimed_by
 from spool.errors import SpoolError
 from spool.layout import FanOutFiles, SpoolFiles, WorkerFiles
 from spool.logs import keep_logs
+from spool.patience import patiently
 from spool.publish import sweep
 from spool.worker import read_now
 
@@ -197,8 +198,9 @@ class Slot:
                 break
             *whole, self._rest = (self._rest + data).split(b"\n")
             lines += [line.decode("ascii", "replace") for line in whole]
-        if self.files is None and lines and lines[0].startswith("="):
-            self.files = SpoolFiles(self.setup.spool).worker(lines.pop(0)[1:])
+        if self.files is None and (name := next((line for line in lines if line.startswith("=")), None)):
+            self.files = SpoolFiles(self.setup.spool).worker(name[1:])
+            lines.remove(name)
         self.worked = self.worked or bool(lines)
         return lines
 
@@ -282,10 +284,18 @@ class Slots:
         setup: what every slot is told; `slot` and `first` are filled in here.
         count: how many.
         note: called with an event and its fields when a slot dies or a job's time is up.
+        warn: takes visible warnings.
     """
 
-    def __init__(self, spool: SpoolFiles, setup: SlotSetup, count: int, note: Callable[..., None]) -> None:
-        self._spool, self._setup, self._note = spool, setup, note
+    def __init__(
+        self,
+        spool: SpoolFiles,
+        setup: SlotSetup,
+        count: int,
+        note: Callable[..., None],
+        warn: Callable[[str], None] = lambda _text: None,
+    ) -> None:
+        self._spool, self._setup, self._note, self._warn = spool, setup, note, warn
         self._early_deaths = 0
         self._closing = False
         self.slots: list[Slot] = []
@@ -391,7 +401,11 @@ class Slots:
         seconds = max(0.0, time.monotonic() - slot.since)
         result = jobs.verdict_result(job, record, doing.attempt, outcome, kind, error, doing.spent + seconds)
         result.update(seconds=seconds, host=claimant.host, pid=claimant.pid, **more)
-        jobs.finish(fanout, job, record, doing.attempt, result, sync=self._setup.sync)
+        patiently(
+            lambda: jobs.finish(fanout, job, record, doing.attempt, result, sync=self._setup.sync),
+            f"cannot write the result of {job.path}",
+            self._warn,
+        )
 
     def _forget(self, slot: Slot) -> None:
         """The folder of a slot whose end is settled is no evidence any more."""

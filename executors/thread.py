@@ -32,6 +32,7 @@ from spool import job as jobs
 from spool.attempts import Ended, Outcome, Policy, Verdict, may_retry
 from spool.claim import host_name, try_claim
 from spool.errors import SpoolError
+from spool.patience import PASSING, patiently
 from spool.worker import Observer, this_worker
 
 
@@ -100,6 +101,7 @@ class _Execution:
         self.running: dict[int, _Try] = {}
         self.outbox: queue.SimpleQueue[_Try] = queue.SimpleQueue()
         self.context_vars = contextvars.copy_context()
+        self._told: set[str] = set()
 
     def run(self) -> list[ParallelFlowResult]:
         board = self.board
@@ -135,12 +137,15 @@ class _Execution:
     def _enqueue_all(self) -> None:
         for i in range(self.board.total):
             trial = _Try(i, 1, 0.0, 0)
-            if self.recorded and not self.board.create(i):
+            if self.recorded and not self._create(i):
                 found = self._adopt(i)
                 if found is None:
                     continue
                 trial = found
             self._enqueue(trial, 0.0)
+
+    def _create(self, i: int) -> bool:
+        return self.board.patiently(lambda: self.board.create(i), f"cannot make jobs in {self.board.fanout.path}")
 
     def _adopt(self, i: int) -> _Try | None:
         """The next attempt of a job that an earlier coordinator of this run made; None when it has finished."""
@@ -215,12 +220,25 @@ class _Execution:
 
     def _run(self, trial: _Try) -> attempts.Ran:
         board, i = self.board, trial.index
-        if self.recorded and not try_claim(board.job(i), trial.attempt, self.claimant):
+        if self.recorded and not self._claim(trial):
             raise FileExistsError(f"{board.job(i).claim(trial.attempt)}: another process claimed this attempt")
         ran = self.context_vars.copy().run(self._call, trial)
         if self.recorded and not trial.abandoned:
-            self._record(trial, ran)
+            what = f"cannot write results in {board.fanout.path}"
+            patiently(lambda: self._record(trial, ran), what, self._warn, lambda: trial.abandoned)
         return ran
+
+    def _claim(self, trial: _Try) -> bool:
+        job, what = self.board.job(trial.index), f"cannot claim jobs in {self.board.fanout.path}"
+        claim = lambda: try_claim(job, trial.attempt, self.claimant)  # noqa: E731
+        return patiently(claim, what, self._warn, lambda: trial.abandoned)
+
+    def _warn(self, text: str) -> None:
+        """Once is enough, however many threads meet it."""
+        if text not in self._told:
+            self._told.add(text)
+            self.board.context.warn(text)
+            self.board.note("disk", error=text)
 
     def _call(self, trial: _Try) -> attempts.Ran:
         """Call the branch; in a context of its own, a copy of the one in which `execute` was called."""
@@ -287,7 +305,16 @@ class _Execution:
             "seconds": time.monotonic() - trial.began,
         }
         ran = attempts.Ran(result, {}, [])
-        if self.recorded and not self._record(trial, ran):
+        try:
+            kept = not self.recorded or self._record(trial, ran)
+        except OSError as error:
+            if error.errno not in PASSING:
+                raise
+            self._warn(
+                f"cannot write results in {self.board.fanout.path}: {error}; waiting until it is possible again"
+            )
+            return  # it is late still, and asked for again
+        if not kept:
             return  # it ended by itself just now; its thread is about to hand in the result
         trial.abandoned = True
         trial.token.cancel()  # not before the verdict stands: a thread that listens would end well at once

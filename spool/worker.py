@@ -70,15 +70,25 @@ class Worker:
         self.files: WorkerFiles = spool.worker(self.name)
         os.makedirs(spool.workers, 0o700, exist_ok=True)
         os.mkdir(self.files.path, 0o700)
-        self.lock_fd: int | None = self._lock()
-        publish(self.files.worker, jsonio.pretty(self._record(slots, version)))
+        self.lock_fd: int | None = None
         self._beats = 0
         self._closed = threading.Event()
-        self._now_fd = os.open(self.files.now, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._now_size = _NOW_SIZE
-        self._beat()
+        try:
+            self._register(slots, version)
+        except BaseException:
+            if self.lock_fd is not None:
+                os.close(self.lock_fd)
+            shutil.rmtree(self.files.path, ignore_errors=True)
+            raise
         self._pulsing = threading.Thread(target=self._pulse, name="tea-beat", daemon=True)
         self._pulsing.start()
+
+    def _register(self, slots: int, version: str) -> None:
+        self.lock_fd = self._lock()
+        publish(self.files.worker, jsonio.pretty(self._record(slots, version)))
+        self._beat()
+        self._now_fd = os.open(self.files.now, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _record(self, slots: int, version: str) -> dict[str, Any]:
         return {

@@ -19,6 +19,7 @@ from executors.result import ParallelFlowResult
 from executors.state import BranchStates
 from spool.errors import SpoolError
 from spool.layout import JobFiles, safe_name
+from spool.patience import patiently
 from spool.publish import read_json
 from spool.worker import LEASE, this_worker
 from tea.branches import run_body, run_chunk
@@ -182,7 +183,9 @@ class FanOuts:
                 flow.workflow = None
         if plan.strategy != "thread":
             set_runner(context, graph, fan_out, plan, self.options, scope)
-        context.fanout = recorder.fan_out(fan_out.source, fanout_record(graph, fan_out, plan, context))
+        record = fanout_record(graph, fan_out, plan, context)
+        what = f"cannot begin the fan-out of '{fan_out.source}' in {recorder.folder}"
+        context.fanout = patiently(lambda: recorder.fan_out(fan_out.source, record), what, self.options.warn)
         _restore_circuits(context)
 
     def _listener(self, plan: Plan, scope: Scope) -> Callable[[int, ParallelFlowResult], None] | None:

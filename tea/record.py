@@ -44,16 +44,19 @@ class Recorder:
         A fan-out of this number over another input (a branch that was run again and took another way) is left as
         it is, and the next free number is taken.
         """
+        number = self.number
         while True:
-            self.number += 1
-            fanout = create_fanout(self.folder, self.number, source)
+            number += 1
+            fanout = create_fanout(self.folder, number, source)
             try:
                 publish(fanout.fanout, jsonio.pretty({**record, "started": time.time()}))
-                return fanout
+                break
             except FileExistsError:
                 known = read_json(fanout.fanout)
                 if all(known.get(key) == record.get(key) for key in ("source", "total", "input_sha256")):
-                    return fanout
+                    break
+        self.number = number  # not before: a disk that refuses is asked again
+        return fanout
 
     def inside(self, job: JobFiles) -> Recorder:
         """The recorder of the fan-outs inside a branch.

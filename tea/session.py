@@ -24,6 +24,7 @@ from spool import jsonio, tickets
 from spool import run as runs
 from spool.job import sha256
 from spool.layout import FanOutFiles, JobFiles, RunFiles
+from spool.patience import patiently
 from spool.publish import publish, read_bytes, read_json, replace
 from spool.retry import retry_failed as send_failed_back
 from tea.cancel import Listener, RunCancelledError
@@ -326,7 +327,7 @@ class _Session:
                     listener.check()
                     outcome = self._take(event) or outcome
             if ended.state is not None and ended.run is not None:
-                replace(ended.run.output, final_json(ended.state))
+                self._keep_output(ended.run, ended.state)
         except RunCancelledError:
             outcome, ended.cancelled_by = "cancelled", listener.by
         except BaseException as error:
@@ -378,8 +379,14 @@ class _Session:
             fields.update(cancelled_by=self.ended.cancelled_by)
         try:
             record.end(outcome, **fields)
+        except OSError as error:  # the run is over all the same; one that is not marked as done can be resumed
+            self.warn(f"cannot write how the run ended: {error}")
         finally:
             record.close()
+
+    def _keep_output(self, run: RunFiles, state: State) -> None:
+        data = final_json(state)
+        patiently(lambda: replace(run.output, data), "cannot keep the final state", self.warn)
 
 
 def work(spool: str, *, slots: int = 1, until_empty: bool = True, warn: Callable[[str], None] | None = None) -> int:
