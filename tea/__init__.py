@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tea.checkpoint import MemoryCheckpointer
     from tea.dialect import Workflow, WorkflowError, YAMLEngine
     from tea.graph import END, START, GraphError
+    from tea.spool_api import Spool, open_spool
     from tea.stategraph import StateGraph
 
 _HOMES = {
@@ -50,6 +51,7 @@ _HOMES = {
     "tea.checkpoint": "MemoryCheckpointer",
     "tea.dialect": "Workflow WorkflowError YAMLEngine",
     "tea.graph": "END START GraphError",
+    "tea.spool_api": "Spool open_spool",
     "tea.stategraph": "StateGraph",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
@@ -79,6 +81,7 @@ __all__ = [
     "RemoteExecutor",
     "RetryExhaustedError",
     "RetryPolicy",
+    "Spool",
     "StateGraph",
     "ThreadExecutor",
     "WorkersExecutor",
@@ -88,6 +91,7 @@ __all__ = [
     "__version__",
     "available_strategies",
     "get_executor",
+    "open_spool",
     "register_executor",
 ]
 

@@ -86,7 +86,7 @@ def read(here: Path, *arguments: str, code: int = 0) -> Any:
 def job(here: Path, item: int) -> Path:
     """The directory of a job of the newest run."""
     newest = sorted((here / ".tea" / "spool" / "runs").iterdir())[-1]
-    (path,) = newest.glob(f"fanouts/001-split/jobs/*{item}-split")
+    (path,) = newest.glob(f"fanouts/001-split/jobs/{item:04d}-split")
     return path
 
 
