@@ -31,7 +31,7 @@ class NodeFailure(RuntimeError):
 
     def __init__(self, node: str, error: BaseException) -> None:
         self.node, self.error = node, error
-        super().__init__(f"Error in node '{node}': {error}")
+        super().__init__(f"Error in node '{node}': {describe(error)}")
 
 
 @dataclass(slots=True)

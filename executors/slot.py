@@ -213,6 +213,36 @@ class _Stream:
         return status.st_size
 
 
+class Surroundings:
+    """What a job finds around it. It may change it; the next one finds it as it was.
+
+    What a job adds to `sys.path` stays, for a module that did so is not imported again.
+    """
+
+    def __init__(self) -> None:
+        self._folder = os.getcwd()
+        self._path = list(sys.path)
+        self._live = getattr(os.environ, "_data", os.environ)  # comparing what it holds encoded takes a twentieth
+        self._environment = dict(self._live)
+        self._mask = os.umask(0o077)
+        os.umask(self._mask)
+
+    def put_back(self) -> None:
+        os.chdir(self._folder)
+        os.umask(self._mask)
+        if self._live != self._environment:
+            self._put_back_environment()
+        if missing := [entry for entry in self._path if entry not in sys.path]:
+            sys.path.extend(missing)
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def _put_back_environment(self) -> None:
+        os.environ.clear()
+        for name, value in self._environment.items():
+            os.environ[os.fsdecode(name)] = os.fsdecode(value)
+
+
 class Inputs:
     """Reads the inputs of jobs; the state they share is parsed once."""
 
@@ -273,7 +303,7 @@ class SlotLoop:
             slots=setup.slots,
             first=setup.first,
         )
-        self.folder = os.getcwd()
+        self.surroundings = Surroundings()
         self._stopped = self._busy = False
         self._next_look = 0.0
         self._news = select.poll()
@@ -327,7 +357,7 @@ class SlotLoop:
         if self.announce:
             self._hint(f"+{job.name} {attempt}\n")
         ran = self._attempt(claim)
-        os.chdir(self.folder)  # a job may not move the next one
+        self.surroundings.put_back()
         self._publish(claim, ran)
         if not ran.result["success"]:
             self.queue.failed(job.name)
