@@ -17,6 +17,7 @@ from spool.find import fanout_of, in_run, spool_of
 from spool.inspect import is_driven, read_quietly
 from spool.layout import JobFiles, RunFiles
 from spool.run import coordinator
+from tea.cli.complete import open_names
 from tea.cli.errors import EXIT_FAILED, say
 from tea.cli.options import json_option, spool_hint, spool_option, spool_path
 from tools.chosen import Chosen, chosen
@@ -46,7 +47,7 @@ class Done:
 
 
 @click.command("cancel", help=HELP, short_help="End a run, or some of its jobs.")
-@click.argument("targets", metavar="RUN|JOB...", nargs=-1, required=True)
+@click.argument("targets", metavar="RUN|JOB...", nargs=-1, required=True, shell_complete=open_names)
 @click.option(
     "--wait",
     metavar="SECONDS",

@@ -14,6 +14,7 @@ from spool.explain import Explanation, explain
 from spool.facts import Facts, Try, facts_of
 from spool.find import job_at, spool_of
 from spool.layout import JobFiles
+from tea.cli.complete import job_names
 from tea.cli.options import json_option, spool_hint, spool_option, spool_path
 from tools.text import columns
 
@@ -30,7 +31,7 @@ what came of it, what its policy allows, and what to type next. Reads, and chang
 
 
 @click.command("explain", help=HELP, short_help="Why a job waits, runs, failed or was lost, and what to do.")
-@click.argument("job", metavar="JOB")
+@click.argument("job", metavar="JOB", shell_complete=job_names)
 @spool_option
 @json_option
 def command(job: str, spool: str | None, as_json: bool) -> int:

@@ -19,6 +19,7 @@ from spool.inspect import JobLine, fanouts_inside, job_line
 from spool.layout import TICKETS, FanOutFiles, RunFiles
 from spool.run import fanouts, find_run, find_spool
 from spool.worker import Observer
+from tea.cli.complete import run_names
 from tea.cli.options import json_option, spool_option, spool_path
 from tea.progress import duration
 from tools.spans import seconds
@@ -89,7 +90,7 @@ class Wanted:
 
 
 @click.command("list", help=HELP, short_help="The jobs of a run, by state.")
-@click.argument("run", metavar="[RUN]", required=False)
+@click.argument("run", metavar="[RUN]", required=False, shell_complete=run_names)
 @click.option("--state", "states", type=click.Choice(STATES), multiple=True, help="Only jobs in this state.")
 @click.option("--branch", metavar="NAME", help="Only jobs of this branch; * and ? stand for others.")
 @click.option("--host", metavar="NAME", help="Only jobs that ran on this host; * and ? as well.")

@@ -16,6 +16,7 @@ from spool.inspect import read_quietly
 from spool.layout import JobFiles
 from spool.output import STREAMS, Output, Piece, attempts_of, chosen_attempt, follow, has_ended
 from spool.worker import Observer
+from tea.cli.complete import job_names
 from tea.cli.errors import say
 from tea.cli.options import json_option, spool_option, spool_path
 
@@ -34,7 +35,7 @@ coordinator shows what it printed when its attempt has ended.
 
 
 @click.command("logs", help=HELP, short_help="What a job printed, also while it runs.")
-@click.argument("job", metavar="JOB")
+@click.argument("job", metavar="JOB", shell_complete=job_names)
 @click.option("--follow", "-f", "following", is_flag=True, help="Go on until the job has ended.")
 @click.option("--attempt", metavar="N", type=click.IntRange(min=1), help="This attempt, not the newest.")
 @click.option("--stdout", "only", flag_value="stdout", help="Only its standard output.")

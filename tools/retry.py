@@ -10,6 +10,7 @@ import click
 
 from spool.find import in_run, spool_of
 from spool.retry import OUTCOMES, SentBack, retry_jobs, retry_run
+from tea.cli.complete import failed_names
 from tea.cli.errors import EXIT_FAILED, say
 from tea.cli.options import json_option, spool_hint, spool_option, spool_path
 from tools.chosen import Chosen, chosen
@@ -33,7 +34,7 @@ not be sent back.
 
 
 @click.command("retry", help=HELP, short_help="Send failed jobs back; `tea resume` then runs them.")
-@click.argument("targets", metavar="[RUN|JOB]...", nargs=-1)
+@click.argument("targets", metavar="[RUN|JOB]...", nargs=-1, shell_complete=failed_names)
 @click.option("--state", "states", type=click.Choice(OUTCOMES), multiple=True, help="Only jobs that ended so.")
 @spool_option
 @json_option

@@ -18,6 +18,7 @@ from spool.layout import JobFiles, SpoolFiles
 from spool.run import fanouts, find_spool
 from spool.tickets import counts
 from spool.worker import Observer
+from tea.cli.complete import job_names
 from tea.cli.options import json_option, spool_hint, spool_option, spool_path
 from tea.progress import duration
 from tools.text import clip, clock, shown, size
@@ -44,7 +45,7 @@ JOB is a path, RUN/FANOUT/JOB, or any tail of it that fits only one job of the n
 
 
 @click.command("show", help=HELP, short_help="One job: input, attempts, result, output.")
-@click.argument("job", metavar="JOB")
+@click.argument("job", metavar="JOB", shell_complete=job_names)
 @spool_option
 @json_option
 def command(job: str, spool: str | None, as_json: bool) -> int:

@@ -17,6 +17,7 @@ from spool.inspect import FanOutView, RunView, WorkerView
 from spool.layout import SpoolFiles
 from spool.run import find_run, find_spool
 from spool.worker import Observer
+from tea.cli.complete import run_names
 from tea.cli.options import json_option, spool_hint, spool_option, spool_path
 from tea.progress import duration, speed
 from tools.text import ago, clip, columns
@@ -38,7 +39,7 @@ failures. Reads a live, a finished or a crashed run, and changes nothing.
 
 
 @click.command("status", help=HELP, short_help="How far a run is, who works on it, what failed first.")
-@click.argument("run", metavar="[RUN]", required=False)
+@click.argument("run", metavar="[RUN]", required=False, shell_complete=run_names)
 @spool_option
 @json_option
 @click.option("--watch", is_flag=True, help="Look again every second until the run has ended.")

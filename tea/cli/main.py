@@ -67,6 +67,8 @@ cli = LazyGroup(
 
     Exit codes: 0 done, 1 the workflow failed, 2 the input is wrong and nothing was started, 3 done but branches
     failed (with --fail-on-branch-errors), 130 interrupted. TEA_DEBUG=1 shows tracebacks of errors.
+
+    Completion: eval "$(_TEA_COMPLETE=bash_source tea)" in bash; zsh_source and fish_source are there, too.
     """,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tea.cli.complete import job_names
 from tea.cli.errors import EXIT_FAILED, say
 from tea.cli.options import json_option, spool_option, spool_path
 
@@ -36,7 +37,7 @@ Exits with 0 when the job succeeded, with 1 when it failed.
 
 
 @click.command("replay", help=HELP, short_help="Run a job again, apart from its record, and compare.")
-@click.argument("job", metavar="JOB")
+@click.argument("job", metavar="JOB", shell_complete=job_names)
 @click.option(
     "--set", "sets", metavar="KEY=VALUE", multiple=True, help="Another value in its input: JSON, else text."
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tea.cli.complete import run_names
 from tea.cli.errors import warn
 from tea.cli.options import outcome_options, progress_option, spool_option, spool_path
 
@@ -23,7 +24,7 @@ With --retry-failed, branches that failed for good run again.
 
 
 @click.command(help=HELP, short_help="Go on with a run that was stopped, killed or has failed branches.")
-@click.argument("run", metavar="[RUN]", required=False)
+@click.argument("run", metavar="[RUN]", required=False, shell_complete=run_names)
 @click.option("--retry-failed", is_flag=True, help="Run branches again that failed for good.")
 @spool_option
 @outcome_options
