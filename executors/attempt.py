@@ -19,9 +19,10 @@ from executors.travel import PickleValidationError, pack
 from spool import jsonio
 from spool.attempts import Outcome
 from spool.claim import host_name
+from spool.errors import TooLargeError
 from spool.job import JobRecord, sha256
 from spool.layout import JobFiles
-from spool.publish import publish, read_bytes
+from spool.publish import MAX_JSON, publish, read_bytes
 
 Branch = Callable[[BranchState], Any]
 
@@ -172,6 +173,8 @@ def _travelling(job: JobFiles, attempt: int, record: JobRecord, ran: Ran, strict
 
 def _published(path: str, data: bytes) -> bytes:
     """Publish a pickle; what is there already is ours, of this attempt, from before the disk refused its result."""
+    if len(data) > MAX_JSON:
+        raise TooLargeError(path, len(data), MAX_JSON)
     try:
         publish(path, data)
     except FileExistsError:

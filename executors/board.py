@@ -34,6 +34,9 @@ from spool.publish import quarantine, read_bytes, replace
 
 T = TypeVar("T")
 
+LARGE = 64 * 1024 * 1024
+"""Bytes of shared state above which the user is warned."""
+
 
 class RemoteError(Exception):
     """An error that happened in another process; its type's name is in `kind`."""
@@ -149,6 +152,7 @@ class Board:
         name = self.flows[0].branch if self.flows else ""
         base = pack(self.states.base, branch=name, carry=self._carry)
         self._base_marked = base.marked
+        self._warn_of_size(len(base.shown) + len(base.pickle or b""))
         for i in range(self.total):
             own = self.states.own(i)
             if not jsonio.is_json(own):
@@ -156,6 +160,13 @@ class Board:
         workflows = self.context.workflows
         self._written_common = self._common()
         self._writer = JobWriter(self.fanout, base.shown, workflows, self._written_common, base.pickle)
+
+    def _warn_of_size(self, size: int) -> None:
+        if size > LARGE and self._carry:
+            self.context.warn(
+                f"{self.fanout.name}: the state that its branches share is {size >> 20} MiB, and every worker keeps it "
+                "in memory; keep large data in files, and their names in the state"
+            )
 
     def _common(self) -> dict[str, Any]:
         common: dict[str, Any] = {"exit": self.context.exit}

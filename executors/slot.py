@@ -37,7 +37,7 @@ from executors.travel import is_marked, unpack_pickle
 from executors.undertaker import SERVER
 from spool import job as jobs
 from spool import jsonio
-from spool.errors import CorruptFileError
+from spool.errors import CorruptFileError, TooLargeError
 from spool.job import JobRecord
 from spool.layout import FanOutFiles, JobFiles, SpoolFiles
 from spool.logs import keep_log
@@ -58,6 +58,7 @@ class SlotSetup:
     """What a slot is told when it starts.
 
     options: JSON for the runner, from fanout.json. runtime: a pickle for the runner, of this user's coordinator.
+    supervisor: the claimant text of the process that looks after the slot and publishes how it died.
     lock_fd: the worker's lock, filled in by the slot: children that inherit it keep the job from starting again.
     slot, slots, first: see `spool.queue.Queue`. path: first on `sys.path`.
     """
@@ -76,6 +77,7 @@ class SlotSetup:
     path: tuple[str, ...] = ()
     cwd: str = ""
     environment: dict[str, str] = field(default_factory=dict)
+    supervisor: str = ""
     lock_fd: int | None = None
     announce: bool = False
     """Also hint when an attempt begins: somebody waits for it."""
@@ -119,7 +121,7 @@ def slot_main(setup: SlotSetup, control: connection.Connection, hints: connectio
 
 
 def _registered(spool: SpoolFiles, setup: SlotSetup) -> Worker:
-    return Worker(spool, lease=setup.lease, version=setup.version)
+    return Worker(spool, lease=setup.lease, version=setup.version, supervisor=setup.supervisor)
 
 
 def _tell(hints: connection.Connection | None) -> Callable[[str], None]:
@@ -375,6 +377,8 @@ class SlotLoop:
             except FileNotFoundError:  # the job was removed while it ran
                 self._complain(f"{job.path} is gone; its result is dropped")
                 return
+            except TooLargeError as error:
+                ran = attempts.run(raising(error), BranchState({}, {}))
             except OSError as error:
                 why = f"cannot write results in {self.fanout.path}: {error.strerror}"
                 self._complain(f"{why}; waiting until it is possible again")

@@ -31,7 +31,7 @@ from executors.threads import run_in_thread
 from spool import job as jobs
 from spool.attempts import Ended, Outcome, Policy, Verdict, may_retry
 from spool.claim import host_name, try_claim
-from spool.errors import SpoolError
+from spool.errors import SpoolError, TooLargeError
 from spool.patience import PASSING, patiently
 from spool.worker import Observer, this_worker
 
@@ -253,7 +253,12 @@ class _Execution:
         board, i = self.board, trial.index
         job, record = board.job(i), board.record(i)
         result = attempts.report(job, record, trial.attempt, trial.spent, ran, strict=False)
-        return jobs.finish(board.fanout, job, record, trial.attempt, result, sync=board.context.sync)
+        try:
+            return jobs.finish(board.fanout, job, record, trial.attempt, result, sync=board.context.sync)
+        except TooLargeError as error:  # only for the record: the fan-in gets the object
+            self._warn(str(error))
+            result.update(state={}, not_kept=sorted(map(str, ran.changes)))
+            return jobs.finish(board.fanout, job, record, trial.attempt, result, sync=board.context.sync)
 
     # -- what came of it ----------------------------------------------------------------------------------------
 

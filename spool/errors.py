@@ -23,6 +23,17 @@ class CorruptFileError(SpoolError):
         super().__init__(f"{path}: unreadable, {why}")
 
 
+class TooLargeError(SpoolError):
+    """What should be written is more than what is read."""
+
+    def __init__(self, path: str, size: int, limit: int) -> None:
+        self.path, self.size = path, size
+        super().__init__(
+            f"{path}: {size} bytes would be more than the {limit} that are read; write large results to files, and "
+            "return their names"
+        )
+
+
 class RunBusyError(SpoolError):
     """Another coordinator drives this run."""
 

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from spool import jsonio, tickets
 from spool.attempts import TICKET_OF, Attempt, Decision, Ended, Outcome, Policy, Verdict, decide, may_retry
 from spool.claim import Claimant, claimed_by, try_claim
-from spool.errors import CorruptFileError, ForeignFileError, SpoolError
+from spool.errors import CorruptFileError, ForeignFileError, SpoolError, TooLargeError
 from spool.layout import CLAIM, QUARANTINED, RESULT, RETRY, FanOutFiles, JobFiles
-from spool.publish import publish, quarantine, read_bytes, read_json, sweep, sync_folder
+from spool.publish import MAX_JSON, publish, quarantine, read_bytes, read_json, sweep, sync_folder
 
 
 def sha256(data: bytes) -> str:
@@ -233,8 +233,14 @@ def verdict_result(
 
 
 def write_result(job: JobFiles, attempt: int, result: dict[str, Any], *, sync: bool = False) -> None:
-    """Publish what an attempt ended with. Raises FileExistsError when it has a result already."""
-    publish(job.result(attempt), jsonio.dumps(result), sync=sync)
+    """Publish what an attempt ended with.
+
+    Raises FileExistsError when it has a result already, TooLargeError when nobody would read it.
+    """
+    data = jsonio.dumps(result)
+    if len(data) > MAX_JSON:
+        raise TooLargeError(job.result(attempt), len(data), MAX_JSON)
+    publish(job.result(attempt), data, sync=sync)
 
 
 def accept(job: JobFiles, attempt: int) -> bool:

@@ -7,6 +7,7 @@ block it, and at most `MAX_OUTPUT` bytes of each are kept; what is left out is m
 
 from __future__ import annotations
 
+import atexit
 import codecs
 import os
 import selectors
@@ -150,6 +151,31 @@ def run_program(command: str | list[str], cancel_token: Any = None) -> dict[str,
     raise kind(shown, process.returncode, outputs.tail(0), outputs.tail(1))
 
 
+def stop_all(grace: float = GRACE) -> None:
+    """Stop all programs that run: this process ends, and the threads that would wait for them end with it."""
+    groups = set(RUNNING) if OWN_GROUP else set()
+    deadline = time.monotonic() + grace
+    try:
+        for group in groups:
+            _signal_group(group, signal.SIGTERM)
+        while time.monotonic() < deadline and any(_signal_group(group, 0) for group in groups):
+            time.sleep(0.02)
+    finally:
+        for group in groups:
+            _signal_group(group, signal.SIGKILL)
+
+
+atexit.register(stop_all)
+
+
+def _signal_group(group: int, number: int) -> bool:
+    """Whether there was anybody to take the signal."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+        return True
+    return False
+
+
 def _stop(process: subprocess.Popen[bytes], grace: float) -> None:
     """TERM to the program's group, KILL after the grace. The group may outlive the program: it gets both."""
     _signal(process, signal.SIGTERM)
@@ -163,8 +189,7 @@ def _signal(process: subprocess.Popen[bytes], number: int) -> None:
     if not OWN_GROUP:
         process.send_signal(number)  # does nothing once the program has ended
         return
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
+    _signal_group(process.pid, number)
 
 
 class _Kept:
