@@ -164,8 +164,8 @@ class Board:
     def _warn_of_size(self, size: int) -> None:
         if size > LARGE and self._carry:
             self.context.warn(
-                f"{self.fanout.name}: the state that its branches share is {size >> 20} MiB, and every worker keeps it "
-                "in memory; keep large data in files, and their names in the state"
+                f"{self.fanout.name}: the state that its branches share is {size >> 20} MiB, and every worker holds "
+                "it in memory; keep large data in files, and their names in the state"
             )
 
     def _common(self) -> dict[str, Any]:
