@@ -8,9 +8,11 @@ PYTEST = $(BIN)/python -m pytest
 WORKERS = auto
 # More arguments for pytest: `make test ARGS="-k claim"`.
 ARGS =
+# How many seeds `make chaos` plays.
+SEEDS = 20
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types arrows docs bench build clean
+.PHONY: help demo test check format lint types arrows docs bench chaos build clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -41,6 +43,9 @@ docs: .venv/ready-dev  ## are the examples, links and command lines in the docum
 
 bench: .venv/ready-bench  ## measure tea beside its peers; writes benchmarks/results/
 	$(BIN)/python -m benchmarks
+
+chaos: .venv/ready-dev  ## kill workflows at random moments, SEEDS of them
+	$(BIN)/python -m tests.faults.chaos --seeds $(SEEDS)
 
 build: .venv/ready-dev  ## make the wheel and the source distribution in dist/
 	$(BIN)/python -m build
