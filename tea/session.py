@@ -182,7 +182,7 @@ def resume(spool: str, run: str | None, options: RunOptions, retry_failed: bool 
     session = _Session(options)
     files = runs.find_spool(spool)
     found = runs.find_run(files, run)
-    record = read_json(found.run)
+    record = _record_of(found)
     if record.get("python_graph"):  # also when it is done: its final state is only in that program
         raise InputError(f"run {found.name} came from a graph built in Python; resume it from that program")
     if record.get("outcome") == "done" and not (retry_failed and _has_failures(found)):
@@ -201,6 +201,20 @@ def resume(spool: str, run: str | None, options: RunOptions, retry_failed: bool 
         driven.close()
         raise
     return session.drive(graph, start, record.get("exit") or END, driven)
+
+
+def _record_of(found: RunFiles) -> dict[str, Any]:
+    """The record of a run. Raises InputError for one whose coordinator was killed while it made it."""
+    try:
+        return read_json(found.run)
+    except FileNotFoundError:
+        raise _unmade(found) from None
+
+
+def _unmade(found: RunFiles) -> InputError:
+    return InputError(
+        f"run {found.name} was stopped while it was being made, nothing of it has run; start it again with `tea run`"
+    )
 
 
 def _has_failures(found: RunFiles) -> bool:
@@ -233,6 +247,8 @@ def _fan_out_to_resume(found: RunFiles, retry_failed: bool) -> FanOutFiles | Non
 def _start_of(found: RunFiles, fanout: FanOutFiles | None) -> Checkpoint:
     """Where a resumed run starts again: at its last fan-out, or from the beginning when there was none."""
     if fanout is None:
+        if not os.path.exists(found.input):
+            raise _unmade(found)
         record = read_json(found.run)
         return Checkpoint(read_json(found.input), record.get("entry") or START, when="fresh")
     source = read_json(fanout.fanout)["source"]
