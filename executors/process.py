@@ -89,6 +89,7 @@ class _Execution(Execution):
             fanout=self.board.fanout.path,
             runner=context.runner,
             slots=workers,
+            supervisor=self.claimant,
             options=context.options,
             runtime=context.runtime,
             sync=context.sync,

@@ -388,7 +388,7 @@ class Slots:
         self._publish(slot, doing, Outcome.FAILED, "WorkerDied", text, exit_code=code)
 
     def _publish(self, slot: Slot, doing: Doing, outcome: Outcome, kind: str, error: str, **more: Any) -> None:
-        """Publish a result on behalf of a slot that is dead or will be, if its attempt still is its own."""
+        """Publish a result on behalf of a slot that is dead, if its attempt still is its own."""
         fanout = FanOutFiles(doing.fanout)
         job = fanout.job(doing.job)
         claimant = Claimant.parse(claimed_by(job, doing.attempt) or "")
@@ -442,20 +442,17 @@ class Slots:
         return False
 
     def _end_slot(self, slot: Slot, doing: Doing, grace: float, outcome: Outcome, kind: str, error: str) -> None:
-        """Say in a job's result that it was ended, and end its slot together with what it runs.
+        """End a slot together with what it runs, and then say so in its job's result.
 
-        In this order: once the slot is dead, and while what it started still has its grace, another one would take
-        the attempt for lost and claim the next, behind which this verdict would not count any more.
+        Until this supervisor has said so, nobody takes the dead slot's attempt for lost.
         """
-        if slot.look() != doing:
-            return  # it has ended by itself just now
-        types = TIMEOUT_TYPES if outcome is Outcome.TIMED_OUT else [kind]
-        self._publish(slot, doing, outcome, kind, error, error_types=types)
         slot.end(grace)
         slot.read_hints()
         if slot.files is not None and slot.look() == doing:
             keep_logs(slot.files, FanOutFiles(doing.fanout).job(doing.job), doing.attempt)
             sweep(FanOutFiles(doing.fanout).job(doing.job).path, slot.pid)
+            types = TIMEOUT_TYPES if outcome is Outcome.TIMED_OUT else [kind]
+            self._publish(slot, doing, outcome, kind, error, error_types=types)
             self._note("ended", job=doing.job, attempt=doing.attempt, outcome=outcome.value)
         self._succeed(slot, doing)
 

@@ -5,7 +5,8 @@ the descriptor are dead, and a beat that it rewrites every third of its lease. A
 
     another boot id on the worker's own host      dead
     the same boot                                 the lock tells, within microseconds; a process that holds it
-                                                  but is stopped (SIGSTOP) lives for a lease, as its beat tells
+                                                  but is stopped (SIGSTOP) lives for a lease, as its beat tells; one
+                                                  that is dead counts until its supervisor, if it lives, has said why
     the lock cannot be asked (ENOLCK, ENOSYS)     the beat
     another host                                  the beat: unchanged for a lease on the observer's own
                                                   monotonic clock is dead
@@ -62,7 +63,9 @@ class Worker:
     when the process was killed.
     """
 
-    def __init__(self, spool: SpoolFiles, *, slots: int = 1, lease: float = LEASE, version: str = "") -> None:
+    def __init__(
+        self, spool: SpoolFiles, *, slots: int = 1, lease: float = LEASE, version: str = "", supervisor: str = ""
+    ) -> None:
         self.claimant = Claimant(user_name(), host_name(), os.getpid(), secrets.token_hex(6))
         self.name = self.claimant.worker
         self.text = str(self.claimant)
@@ -75,7 +78,7 @@ class Worker:
         self._closed = threading.Event()
         self._now_size = _NOW_SIZE
         try:
-            self._register(slots, version)
+            self._register(slots, version, supervisor)
         except BaseException:
             if self.lock_fd is not None:
                 os.close(self.lock_fd)
@@ -84,9 +87,12 @@ class Worker:
         self._pulsing = threading.Thread(target=self._pulse, name="tea-beat", daemon=True)
         self._pulsing.start()
 
-    def _register(self, slots: int, version: str) -> None:
+    def _register(self, slots: int, version: str, supervisor: str) -> None:
         self.lock_fd = self._lock()
-        publish(self.files.worker, jsonio.pretty(self._record(slots, version)))
+        record = self._record(slots, version)
+        if supervisor:
+            record["supervisor"] = supervisor
+        publish(self.files.worker, jsonio.pretty(record))
         self._beat()
         self._now_fd = os.open(self.files.now, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
@@ -267,9 +273,20 @@ class Observer:
             if record.get("boot_id") != boot_id():
                 return False
             held = is_locked(files.lock) if record.get("locked") else None
-            if held is False or (held and not is_stopped(record.get("pid"))):
-                return held
+            if held is False:
+                return self._is_being_settled(files, record)
+            if held and not is_stopped(record.get("pid")):
+                return True
         return self._beats(files, record)
+
+    def _is_being_settled(self, files: WorkerFiles, record: dict[str, Any]) -> bool:
+        """Whether a worker that is dead still counts, because its supervisor is about to say why it died.
+
+        The supervisor publishes the verdict and then removes the folder; who claimed the next attempt before that
+        would take a failure, or a timeout, for a loss. It has a lease to do so.
+        """
+        supervisor = record.get("supervisor")
+        return isinstance(supervisor, str) and self.is_alive(supervisor) and self._beats(files, record)
 
     def _record(self, files: WorkerFiles) -> dict[str, Any] | None:
         """The worker's record; None when its folder is gone: it ended in order, after its last result."""

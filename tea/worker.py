@@ -26,7 +26,7 @@ from spool.errors import SpoolError
 from spool.layout import FanOutFiles
 from spool.publish import read_json
 from spool.run import fanouts, find_spool, runs
-from spool.worker import LEASE
+from spool.worker import LEASE, this_worker
 from tea.version import __version__
 
 _TICK = 0.05
@@ -143,6 +143,7 @@ class WorkerCommand:
             fanout=work.fanout.path,
             runner=str(work.record["runner"]),
             slots=self.count if self.count > 1 else 0,
+            supervisor=this_worker(self.spool, slots=0, version=__version__).text,
             options=work.record.get("options") or {},
             sync=work.record.get("durability") == "power",
             lease=float(work.record.get("lease") or LEASE),

@@ -146,7 +146,9 @@ class Status:
             yield f"workers   {told}"
 
     def _drives(self, worker: WorkerView) -> bool:
-        """Whether this is the run's coordinator, which is a worker, too: the one that ends jobs, or runs threads."""
+        """Whether this is a coordinator or a supervisor, which is a worker, too: it ends jobs, or runs threads."""
+        if worker.record.get("slots") == 0:
+            return True
         return self.view.coordinator.endswith(f"@{worker.record.get('host')}:{worker.record.get('pid')}")
 
     def _is_mine(self, path: str) -> bool:
