@@ -86,11 +86,12 @@ def small(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 
 def test_a_folder_on_a_local_disk_is_fit(tmp_path: Path) -> None:
+    before = children_of(os.getpid())  # other tests of this process may have left a server of theirs
     found = examined(tmp_path)
     assert set(found) >= WELL
     assert not_well(tmp_path) == {}
     assert os.listdir(tmp_path) == []
-    assert children_of(os.getpid()) == set()
+    assert children_of(os.getpid()) <= before
 
 
 def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
@@ -295,9 +296,10 @@ def test_a_partner_that_dies_is_told(tmp_path: Path) -> None:
 
 def test_a_partner_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "PATIENCE", 0.0)
+    before = children_of(os.getpid())
     with pytest.raises(PartnerError, match="did not answer"):
         Partner(str(tmp_path))
-    assert children_of(os.getpid()) == set()
+    assert children_of(os.getpid()) <= before
 
 
 def test_an_error_in_a_race_does_not_mix_up_the_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
