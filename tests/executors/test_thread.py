@@ -87,14 +87,37 @@ def test_a_record_that_cannot_be_written_fails_the_branch(spool_dir: Path, monke
     from executors import thread as module
 
     def refused(*_: Any) -> bool:
-        raise OSError(28, "No space left on device")
+        raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(module, "try_claim", refused)
     (result,) = ThreadExecutor(1, context(spool_dir)).execute(
         [flow("a", lambda state, token: {"x": 1})], [{}], ParallelConfig()
     )
     assert not result.success
-    assert "No space left" in str(result.error)
+    assert "Permission denied" in str(result.error)
+
+
+def test_a_record_that_a_full_disk_refuses_is_written_later(spool_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from executors import thread as module
+    from spool import patience
+
+    answers = [False, False, True]
+    real = module.try_claim
+
+    def refused_at_first(*arguments: Any) -> bool:
+        if answers.pop(0):
+            return real(*arguments)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "try_claim", refused_at_first)
+    monkeypatch.setattr(patience, "PATIENCE", 0.01)
+    told: list[str] = []
+    there = context(spool_dir)
+    there.warn = told.append
+    (result,) = ThreadExecutor(1, there).execute([flow("a", lambda state, token: {"x": 1})], [{}], ParallelConfig())
+    assert result.success
+    assert len(told) == 1
+    assert "No space left on device; waiting until it is possible again" in told[0]
 
 
 def test_how_many_threads_by_default() -> None:
