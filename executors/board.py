@@ -31,6 +31,7 @@ from spool.layout import FORMAT, FanOutFiles, JobFiles, job_name
 from spool.making import JobSpec, JobWriter
 from spool.patience import patiently
 from spool.publish import quarantine, read_bytes, replace
+from spool.retry import given_input
 
 T = TypeVar("T")
 
@@ -299,7 +300,7 @@ class Board:
         return ParallelFlowResult(
             branch=self.flows[i].branch,
             success=ok,
-            state=self.final_state(i, changes, raw.get("removed") or ()) if "started" in raw else None,
+            state=self._state_after(i, raw, changes) if "started" in raw else None,
             error=raw.get("error"),
             error_type=raw.get("error_type"),
             traceback=raw.get("traceback") if self.config_of(i).include_traceback else None,
@@ -350,6 +351,22 @@ class Board:
         for key in removed:
             state.pop(key, None)
         return state
+
+    def state(self, i: int, attempt: int) -> BranchState:
+        """The state in which an attempt of branch i begins: a person may have given it other values."""
+        state: BranchState = self.states[i]
+        given = given_input(self.job(i), attempt) if attempt > 1 and self.context.fanout is not None else {}
+        return BranchState(state.base, {**state.own, **given}) if given else state
+
+    def _state_after(self, i: int, raw: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+        """The state in which branch i ended with a later attempt."""
+        given: dict[str, Any] = {}
+        if self.context.fanout is not None:
+            try:
+                given = given_input(self.job(i), int(raw.get("attempt") or 1))
+            except (CorruptFileError, ForeignFileError) as error:  # it could be read when the attempt began
+                self.note("corrupt", job=self.name(i), error=str(error))
+        return self.final_state(i, {**given, **changes}, raw.get("removed") or ())
 
     def put(self, i: int, result: ParallelFlowResult) -> None:
         """Fill the slot of branch i, once."""

@@ -44,6 +44,7 @@ from spool.logs import keep_log
 from spool.patience import PATIENCE, patiently
 from spool.publish import read_bytes
 from spool.queue import Claim, Queue
+from spool.retry import given_input
 from spool.worker import LEASE, Observer, Worker
 
 _SHORTEST, _LONGEST = 0.002, 0.05
@@ -251,14 +252,16 @@ class Inputs:
     def __init__(self) -> None:
         self._base: tuple[tuple[Any, Any], Mapping[str, Any]] = ((None, None), {})
 
-    def state(self, job: JobFiles, record: JobRecord) -> BranchState:
-        """The state a job begins with. Raises CorruptFileError when a file is not what the coordinator wrote."""
+    def state(self, job: JobFiles, record: JobRecord, attempt: int = 1) -> BranchState:
+        """The state an attempt begins with. Raises CorruptFileError when a file is not what the coordinator wrote."""
         own, shared = jobs.read_input(job, record), self._shared(job, record)
         if record.data.get("base_pickle_sha256") is not None:  # a small base stands in the input too, with marks
             own = {key: value for key, value in own.items() if not (key in shared and is_marked(value))}
         digest = record.data.get("pickle_sha256")
         if digest is not None:
             own.update(unpack_pickle(_checked(job.pickle, digest)))
+        if attempt > 1:
+            own.update(given_input(job, attempt))
         return BranchState(shared, own)
 
     def _shared(self, job: JobFiles, record: JobRecord) -> Mapping[str, Any]:
@@ -389,7 +392,7 @@ class SlotLoop:
 
     def _attempt(self, claim: Claim) -> attempts.Ran:
         try:
-            state = self.inputs.state(claim.job, claim.record)
+            state = self.inputs.state(claim.job, claim.record, claim.attempt)
             branch = self.runner.branch(claim.job, claim.record)
             limit = claim.record.policy.max_memory
         except Exception as error:  # this job cannot be run (unpickling imports and calls user code); others can

@@ -243,7 +243,7 @@ class _Execution:
     def _call(self, trial: _Try) -> attempts.Ran:
         """Call the branch; in a context of its own, a copy of the one in which `execute` was called."""
         board, i = self.board, trial.index
-        flow, state = board.flows[i], board.states[i]
+        flow, state = board.flows[i], board.state(i, trial.attempt)
         job = board.job(i) if self.recorded else None
         with captured(job, trial.attempt) if job is not None else contextlib.nullcontext():
             return attempts.run(lambda one: flow.run(one, trial.token, job), state)

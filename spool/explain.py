@@ -151,7 +151,8 @@ def _story(facts: Facts) -> Iterator[str]:
         yield f"Attempt {one.number} was claimed by {one.claimant or '?'} at {_clock(one.claimed)}{_outcome(one)}."
         if one.sent_back:
             who, at = one.sent_back.get("by", "somebody"), float(one.sent_back.get("at") or 0.0)
-            yield f"{who} sent it back at {_clock(at)}: attempts up to {one.number} are forgiven."
+            given = f", with another {', '.join(one.sent_back['input'])}" if one.sent_back.get("input") else ""
+            yield f"{who} sent it back at {_clock(at)}{given}: attempts up to {one.number} are forgiven."
 
 
 def _outcome(one: Try) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from spool import jsonio, tickets
 from spool.claim import host_name, user_name
@@ -18,18 +19,33 @@ from spool.errors import SpoolError
 from spool.find import fanout_of, in_run, run_of
 from spool.job import JobRecord, accepted_attempt, look, read_accepted, read_job
 from spool.journal import Journal
-from spool.layout import FanOutFiles, JobFiles, RunFiles
-from spool.publish import publish
+from spool.layout import RETRY, FanOutFiles, JobFiles, RunFiles
+from spool.publish import publish, read_json, replace
 from spool.run import CoordinatorLock, fanouts, update_run
 
 OUTCOMES = ("failed", "timed_out", "lost", "cancelled")
 """What a job that may be sent back has ended with."""
 
 
-def send_back(fanout: FanOutFiles, job: JobFiles, *, succeeded: bool = False) -> bool:
+def given_input(job: JobFiles, attempt: int) -> dict[str, Any]:
+    """The values that persons gave a job when they sent it back: what this attempt has instead of those in its input.
+
+    Raises SpoolError when a note cannot be trusted, FileNotFoundError when the job is gone.
+    """
+    numbers = sorted(int(match[1]) for name in os.listdir(job.path) if (match := RETRY.fullmatch(name)))
+    values: dict[str, Any] = {}
+    for number in numbers:
+        if number < attempt:
+            values.update(read_json(job.retry(number)).get("input") or {})
+    return values
+
+
+def send_back(
+    fanout: FanOutFiles, job: JobFiles, *, succeeded: bool = False, given: Mapping[str, Any] | None = None
+) -> bool:
     """Let a job that did not succeed run again; False when it succeeded or has not finished.
 
-    succeeded: also one that did, for what is in it shall run again.
+    succeeded: also one that did, for what is in it shall run again. given: values for its input.
     Raises SpoolError when its files cannot be trusted. May be repeated after a crash at any point.
     """
     record = read_job(job)
@@ -42,14 +58,22 @@ def send_back(fanout: FanOutFiles, job: JobFiles, *, succeeded: bool = False) ->
     for inside in fanouts(job.fanouts):
         retry_failed(inside)
     note = {"by": user_name(), "at": time.time(), "outcome": result.get("outcome"), "error": result.get("error")}
-    try:
-        # Also what was claimed after that: whoever cancels a job that runs fences it off with the next attempt.
-        publish(job.retry(_newest(job, record)), jsonio.pretty(note))
-    except FileExistsError:
-        pass  # a crash came between the note and what follows
+    # Also what was claimed after that: whoever cancels a job that runs fences it off with the next attempt.
+    _leave_note(job.retry(_newest(job, record)), note, given)
     os.rename(job.accepted, job.retired(attempt))
     tickets.settle(fanout, job.name, "todo")
     return True
+
+
+def _leave_note(path: str, note: dict[str, Any], given: Mapping[str, Any] | None) -> None:
+    """Say who sent a job back. A note that a crash left before what follows stands, unless there are new values."""
+    if given:
+        note["input"] = dict(given)
+    try:
+        publish(path, jsonio.pretty(note))
+    except FileExistsError:
+        if given:
+            replace(path, jsonio.pretty(note))
 
 
 def _take_up(fanout: FanOutFiles, job: JobFiles, record: JobRecord) -> bool:
@@ -105,24 +129,26 @@ class SentBack:
     refused: list[tuple[JobFiles, str]] = field(default_factory=list)
 
 
-def retry_run(run: RunFiles, outcomes: Collection[str] = OUTCOMES) -> SentBack:
-    """Send back what failed in the fan-outs of a run that nobody drives; nothing runs.
+def retry_run(
+    run: RunFiles, outcomes: Collection[str] = OUTCOMES, given: Mapping[str, Any] | None = None
+) -> SentBack:
+    """Send back what failed in the fan-outs of a run that nobody drives; nothing runs. given: values for the inputs.
 
     Raises RunBusyError when a coordinator drives it.
     """
     found = [fanout.job(name) for fanout in fanouts(run.fanouts) for name in failed_in(fanout, outcomes)]
-    return retry_jobs(run, found)
+    return retry_jobs(run, found, given)
 
 
-def retry_jobs(run: RunFiles, chosen: Iterable[JobFiles]) -> SentBack:
-    """Send back jobs of a run that nobody drives; nothing runs.
+def retry_jobs(run: RunFiles, chosen: Iterable[JobFiles], given: Mapping[str, Any] | None = None) -> SentBack:
+    """Send back jobs of a run that nobody drives; nothing runs. given: values for the inputs.
 
     Raises RunBusyError when a coordinator drives it.
     """
     done, lock = SentBack(run), CoordinatorLock(run)
     try:
         for job in chosen:
-            _retry(done, job)
+            _retry(done, job, given)
         if done.jobs:
             journal = Journal(run)
             names = [in_run(job.path) for job in done.jobs]
@@ -133,7 +159,7 @@ def retry_jobs(run: RunFiles, chosen: Iterable[JobFiles]) -> SentBack:
     return done
 
 
-def _retry(done: SentBack, job: JobFiles) -> None:
+def _retry(done: SentBack, job: JobFiles, given: Mapping[str, Any] | None) -> None:
     """Send a job back, and the branches around it, from the inside out: after a crash it can be done again."""
     why = _why_not(job)
     if why is not None:
@@ -142,7 +168,7 @@ def _retry(done: SentBack, job: JobFiles) -> None:
     if not done.jobs:
         update_run(done.run, outcome="interrupted")  # before: a run that is done would not be taken up again
     done.jobs.append(job)
-    send_back(fanout_of(job), job)
+    send_back(fanout_of(job), job, given=given)
     for above in branches_around(job):
         if send_back(fanout_of(above), above, succeeded=True):
             done.around.append(above)

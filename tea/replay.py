@@ -160,7 +160,7 @@ def _graph(workflow: Workflow) -> StateGraph:
 
 
 def _state(job: JobFiles, record: JobRecord, changes: Changes) -> BranchState:
-    recorded = Inputs().state(job, record)
+    recorded = Inputs().state(job, record, sys.maxsize)  # with what was given when it was sent back
     if not changes.input:
         return recorded
     base = {key: recorded[key] for key in recorded}

@@ -26,6 +26,7 @@ from spool.job import sha256
 from spool.layout import FanOutFiles, JobFiles, RunFiles
 from spool.patience import patiently
 from spool.publish import publish, read_bytes, read_json, replace
+from spool.retry import given_input
 from spool.retry import retry_failed as send_failed_back
 from tea.cancel import Listener, RunCancelledError
 from tea.checkpoint import Checkpoint
@@ -112,7 +113,8 @@ def _one_input(text: str) -> State:
     job = JobFiles(os.path.dirname(os.path.abspath(path)))
     if os.path.abspath(path) == job.input and os.path.isfile(job.job):
         shared = _shared_input(job)
-        return {**shared, **{key: value for key, value in own.items() if not (key in shared and is_marked(value))}}
+        own = {key: value for key, value in own.items() if not (key in shared and is_marked(value))}
+        return {**shared, **own, **given_input(job, sys.maxsize)}
     return own
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import html
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -174,8 +175,8 @@ class Job:
 
     @property
     def input(self) -> dict[str, Any]:
-        """The state it begins with, what it shares with its siblings included. Raises SpoolError."""
-        state = Inputs().state(self._files, read_job(self._files))
+        """The state its next attempt begins with, what it shares with its siblings included. Raises SpoolError."""
+        state = Inputs().state(self._files, read_job(self._files), sys.maxsize)
         return {key: state[key] for key in state}
 
     @property

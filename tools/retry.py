@@ -13,6 +13,7 @@ from spool.retry import OUTCOMES, SentBack, retry_jobs, retry_run
 from tea.cli.complete import failed_names
 from tea.cli.errors import EXIT_FAILED, say
 from tea.cli.options import json_option, spool_hint, spool_option, spool_path
+from tea.session import load_input
 from tools.chosen import Chosen, chosen
 
 SHOWN = 20
@@ -25,6 +26,7 @@ the JOBs that are named. Nothing runs yet: `tea resume` runs them and goes on th
   tea spool retry
   tea spool retry 7f3a --state timed_out --state lost
   tea spool retry 001-split/0007-scale 001-split/0009-scale
+  tea spool retry 7 --with-input '{"limit": 10}'
   tea spool list --state failed --quiet | head -1 | xargs tea spool retry
 
 What a job had is kept: its results, its output, and who sent it back. A run that a living process drives is refused.
@@ -36,11 +38,20 @@ not be sent back.
 @click.command("retry", help=HELP, short_help="Send failed jobs back; `tea resume` then runs them.")
 @click.argument("targets", metavar="[RUN|JOB]...", nargs=-1, shell_complete=failed_names)
 @click.option("--state", "states", type=click.Choice(OUTCOMES), multiple=True, help="Only jobs that ended so.")
+@click.option(
+    "--with-input",
+    "inputs",
+    metavar="JSON|FILE",
+    multiple=True,
+    help="Other values in their input, as an object: a JSON object, or a file with one.",
+)
 @spool_option
 @json_option
-def command(targets: tuple[str, ...], states: tuple[str, ...], spool: str | None, as_json: bool) -> int:
-    outcomes = states or OUTCOMES
-    done = [_send_back(one, outcomes) for one in chosen(spool_path(spool), targets)]
+def command(
+    targets: tuple[str, ...], states: tuple[str, ...], inputs: tuple[str, ...], spool: str | None, as_json: bool
+) -> int:
+    outcomes, given = states or OUTCOMES, load_input(inputs)
+    done = [_send_back(one, outcomes, given) for one in chosen(spool_path(spool), targets)]
     if as_json:
         click.echo(json.dumps([data(one) for one in done], indent=2))
     else:
@@ -51,8 +62,8 @@ def command(targets: tuple[str, ...], states: tuple[str, ...], spool: str | None
     return EXIT_FAILED if any(one.refused for one in done) else 0
 
 
-def _send_back(one: Chosen, outcomes: Sequence[str]) -> SentBack:
-    return retry_run(one.run, outcomes) if one.whole else retry_jobs(one.run, one.jobs)
+def _send_back(one: Chosen, outcomes: Sequence[str], given: dict[str, Any]) -> SentBack:
+    return retry_run(one.run, outcomes, given) if one.whole else retry_jobs(one.run, one.jobs, given)
 
 
 def lines(one: SentBack) -> Iterator[str]:

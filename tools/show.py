@@ -162,7 +162,8 @@ def _attempt(one: AttemptView) -> Iterator[str]:
         yield f"   {kind}{clip(str(result['error']), 300)}{node}{code}"
     yield from (f"   {line}" for line in users_traceback(str(result.get("traceback") or "")))
     if one.sent_back:
-        yield f"   sent back by {one.sent_back.get('by')}, {clock(float(one.sent_back.get('at') or 0))}"
+        given = f", with another {', '.join(one.sent_back['input'])}" if one.sent_back.get("input") else ""
+        yield f"   sent back by {one.sent_back.get('by')}, {clock(float(one.sent_back.get('at') or 0))}{given}"
 
 
 _FRAME = re.compile(r'  File "(?P<file>[^"]*)", line ')

@@ -129,6 +129,33 @@ class TestInsideBranches:
         assert json.loads(done.stdout)["sum"] == 6, done.stderr
 
 
+class TestWithInput:
+    @pytest.mark.parametrize("strategy", ["process", "thread"])
+    def test_other_values(self, here: Path, strategy: str) -> None:
+        run(here, strategy=strategy, bad=(1, 3))
+        (here / "in.json").write_text('{"item": 20}')
+        (sent,) = read(here, "retry", "3", "--with-input", "in.json", "--with-input", '{"bad": []}')
+        assert sent["jobs"] == ["001-split/0003-split"]
+        assert resume(here) == [0, "failed", 4, 40]
+        assert json.loads((job(here, 3) / "input.json").read_text())["item"] == 3
+        assert ", with another item, bad" in text(here, "show", "3")
+        assert ", with another item, bad" in " ".join(text(here, "explain", "3").split())
+        assert read(here, "replay", "3")["verdict"] == "same"
+        assert resume(here, "--retry-failed") == [0, "failed", 4, 40]
+
+    def test_the_fan_in_sees_them(self, here: Path) -> None:
+        workflow = (here / "w.yaml").read_text()
+        (here / "w.yaml").write_text(workflow.replace('.get("value") if', '.get("item") if'))
+        run(here)
+        read(here, "retry", "1", "--with-input", '{"item": 20}')
+        assert resume(here) == [0, 20, 2, 3]
+
+    def test_wrong_input_sends_nothing_back(self, here: Path) -> None:
+        run(here)
+        assert "not JSON" in verb(here, "retry", "1", "--with-input", "{", code=2).stderr
+        assert states(here)[1] == "failed"
+
+
 NESTED = """\
 nodes:
   - {name: start, run: 'return {}'}
