@@ -122,9 +122,10 @@ Factory = Callable[..., ParallelExecutor]
 _BUILT_IN = {
     "thread": "executors.thread:ThreadExecutor",
     "process": "executors.process:ProcessExecutor",
+    "remote": "executors.remote:RemoteExecutor",
     "workers": "executors.workers:WorkersExecutor",
 }
-_PLANNED = ("remote", "slurm", "dask")
+_PLANNED = ("slurm", "dask")
 _registered: dict[str, Factory] = {}
 
 

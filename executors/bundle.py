@@ -2,7 +2,7 @@
 
 It is made from the running installation, without network: tea's own packages and the pure Python of what they need.
 Compiled parts are left out, as everything has a fallback: the standard library's JSON instead of orjson, PyYAML
-without libyaml, MarkupSafe without its speedups. What `rich` needs to colour source code is not in it, nor is paramiko.
+without libyaml, MarkupSafe without its speedups. Not in it: what `rich` needs to colour source code, and paramiko.
 
 The same installation always gives the same bytes, so a bundle is known by its hash.
 """

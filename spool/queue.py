@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import NamedTuple
 
 from spool import job as jobs
@@ -54,6 +54,7 @@ class Queue:
         slot, slots: this is worker `slot` of `slots` that were started together: each begins with every
             `slots`-th job, so that they rarely try the same. With `slots` 0 the start is at random.
         first: names to look at before all others.
+        held: names that are passed over: a claimant that has several jobs at once keeps what it has in it.
     """
 
     def __init__(
@@ -65,10 +66,11 @@ class Queue:
         slot: int = 0,
         slots: int = 1,
         first: Iterable[str] = (),
+        held: Container[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fanout, self._claimant, self._observer = fanout, claimant, observer
-        self._slot, self._slots, self._clock = slot, slots, clock
+        self._slot, self._slots, self._clock, self._held = slot, slots, clock, held
         self._fresh: list[str] = []
         self._look_again: dict[str, float] = dict.fromkeys(first, 0.0)
         self._failed: dict[str, tuple[int, float]] = {}
@@ -108,7 +110,7 @@ class Queue:
         if self._look_again:
             present = set(listed)
             self._look_again = {name: due for name, due in self._look_again.items() if name in present}
-        new = [name for name in listed if name not in self._look_again]
+        new = [name for name in listed if name not in self._look_again and name not in self._held]
         own = [name for name in new if self._is_own(name)]
         self._fresh = sorted(own, reverse=True) if own else sorted(new)
         if self._slots == 0 and self._fresh:

@@ -18,6 +18,7 @@ from typing import Any
 
 from executors import capture
 from executors.board import Board
+from executors.policy import ParallelConfig
 from executors.result import ParallelFlowResult
 from executors.travel import is_marked, mark, unpack_pickle
 from spool import jsonio, tickets
@@ -289,10 +290,20 @@ class _Session:
         """Every strategy that the graph will want is asked for now: an error in the night is too late."""
         wanted = [self.options.strategy] if self.options.strategy else _strategies(graph)
         usable = [known_strategy(strategy, self.options.strict, self.warn) for strategy in dict.fromkeys(wanted)]
+        if "remote" in usable:
+            self._check_hosts(graph)
         if "process" in usable:
             from executors.slots import warm_up  # not needed, and not cheap, for threads
 
             warm_up("tea.job")
+
+    def _check_hosts(self, graph: Graph) -> None:
+        """The settings of the strategy `remote` can be used. Raises ValueError."""
+        from executors.remote import RemoteConfig
+
+        for strategy, config in _configs(graph):
+            if (self.options.strategy or strategy) == "remote":
+                RemoteConfig.usable(config.remote_config)
 
     def ends(self, graph: Graph) -> tuple[str, str]:
         for name in (self.options.entry, self.options.exit):
@@ -426,13 +437,20 @@ def _listening(fan_outs: FanOuts, listener: Listener) -> Callable[[Graph, FanOut
 
 
 def _strategies(graph: Graph) -> Iterator[str]:
+    return (strategy for strategy, _config in _configs(graph))
+
+
+def _configs(graph: Graph) -> Iterator[tuple[str, ParallelConfig]]:
+    """The strategy and the configuration of every fan-out."""
     for node in graph.nodes.values():
         if node.fan_out is not None:
-            yield node.fan_out.strategy or (node.fan_out.config or graph.parallel_config).strategy
+            config = node.fan_out.config or graph.parallel_config
+            yield node.fan_out.strategy or config.strategy, config
     for edges in graph.edges.values():
         for edge in edges:
             if edge.parallel:
-                yield (edge.config or graph.parallel_config).strategy
+                config = edge.config or graph.parallel_config
+                yield config.strategy, config
 
 
 def _traceback(error: BaseException) -> str:

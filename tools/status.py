@@ -144,6 +144,9 @@ class Status:
         told = ", ".join(f"{number} {what}" for number, what in notes if number)
         if told and (self.view.alive or dead):
             yield f"workers   {told}"
+        hosts = [f"{one.record['serves']} ({one.record.get('slots')} slots)" for one in self.workers if _serves(one)]
+        if hosts:
+            yield f"hosts     {', '.join(sorted(hosts))}"
 
     def _drives(self, worker: WorkerView) -> bool:
         """Whether this is a coordinator or a supervisor, which is a worker, too: it ends jobs, or runs threads."""
@@ -228,6 +231,11 @@ class Status:
             "per_second": round(rate, 3),
             "seconds_left": None if left is None else round(left, 1),
         }
+
+
+def _serves(worker: WorkerView) -> bool:
+    """Whether a live process works for another host, which the strategy `remote` reached."""
+    return worker.alive and bool(worker.record.get("serves"))
 
 
 def reason(result: Any) -> str:

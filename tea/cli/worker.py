@@ -28,7 +28,13 @@ none outlives the process that started it.
     default=True,
     help="End when nothing is left to do (the default), or wait for more.",
 )
-def worker(folder: str | None, spool: str | None, slots: int, until_empty: bool) -> int:
+@click.option("--fed", metavar="SESSION", hidden=True, help="Serve a coordinator that reached this host by ssh.")
+def worker(folder: str | None, spool: str | None, slots: int, until_empty: bool, fed: str | None) -> int:
+    if fed is not None:
+        from executors.remote import fed as serving
+        from tea.version import __version__
+
+        return serving.main(fed, __version__)
     from tea.worker import work
 
     ran = work(spool_path(folder or spool), slots=slots, until_empty=until_empty, warn=warn)

@@ -1,35 +1,12 @@
-"""The settings of the strategy `remote`, and what is said while it is not built."""
+"""The settings of the strategy `remote`."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import tea
-from tea import ParallelConfig, RemoteConfig, StateGraph
-
-
-def test_a_planned_strategy_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    ran: list[int] = []
-    graph = StateGraph({})
-    graph.add_node("src")
-    graph.add_node("a", run=lambda state: ran.append(1))
-    graph.add_fanin_node("join")
-    graph.set_entry_point("src")
-    graph.add_parallel_edge("src", "a", "join")
-    graph.add_edge("a", "join")
-    graph.set_finish_point("join")
-    graph.compile(parallel_config=ParallelConfig(strategy="remote", remote_config=RemoteConfig(["me@there"])))
-    with pytest.raises(ValueError, match="'remote' is not in this version"):
-        list(graph.invoke({}, {"spool": tmp_path / "spool"}))
-    assert ran == []
-    with pytest.raises(ValueError, match="'remote' is not in this version"):
-        tea.get_executor("remote")
-    with pytest.raises(ValueError, match="not in this version"):
-        tea.RemoteExecutor().execute([], [], ParallelConfig())
-    assert "remote" not in tea.available_strategies()
+from tea import ParallelConfig, RemoteConfig
 
 
 @pytest.mark.parametrize(
@@ -51,6 +28,10 @@ def test_a_planned_strategy_is_refused_before_anything_starts(tmp_path: Path) ->
         ({"hosts": ["a"], "connect_timeout": 0}, "connect_timeout.*seconds"),
         ({"hosts": ["a"], "cleanup": "yes"}, "cleanup.*true or false"),
         ({"hosts": ["a"], "workdir": ""}, "workdir"),
+        ({"hosts": ["a"], "workdir": "/tmp/$(id)"}, "workdir.*letters, digits"),
+        ({"hosts": [{"host": "a", "python": "python3; id"}]}, "python of a.*letters, digits"),
+        ({"hosts": ["a", {"host": "a"}]}, "listed twice"),
+        ({"hosts": ["a"], "host_keys": "no"}, "host_keys.*strict, accept-new"),
         ({"hosts": ["a"], "basefile": ""}, "basefile"),
         ({"hosts": ["a"], "hots": 1}, "has no hots"),
         ({}, "hosts.*user@server"),
@@ -66,3 +47,24 @@ def test_remote_config_takes_hosts_in_every_form() -> None:
     assert [(host.host, host.slots) for host in config.hosts] == [("me@there", None), ("big", 8)]
     assert RemoteConfig.from_mapping(config.to_json()) == config
     assert ParallelConfig(strategy="remote", remote_config=config).to_json()["remote_config"]["files"] == ["lib/"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (None, "needs hosts"),
+        ({"hosts": ["a"], "launcher": "parallel"}, "launcher 'parallel' is not in this version"),
+        ({"hosts": ["a"], "transport": "sftp"}, "transport 'sftp' is not in this version"),
+        ({"hosts": ["a"], "env": ["NO_SUCH_VARIABLE_HERE"]}, "NO_SUCH_VARIABLE_HERE.*export"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(settings: dict[str, Any] | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RemoteConfig.usable(settings)
+
+
+def test_a_port_may_follow_the_host() -> None:
+    one, two, three = RemoteConfig(["me@there:2222", "there", "::1"]).hosts
+    assert (one.target, one.port) == ("me@there", 2222)
+    assert (two.target, two.port) == ("there", None)
+    assert (three.target, three.port) == ("::1", None)

@@ -1,29 +1,32 @@
-"""`remote`: worker processes on hosts that are reached by ssh.
-
-Here is what the user may ask for, `RemoteConfig`, checked when it is made. The executor is not built yet and says so
-before anything starts.
-"""
+"""What the user asked for under `settings.parallel.remote`, checked before anything starts."""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
-from executors.base import FanOutContext, NotBuiltError
-from executors.policy import ParallelConfig
-from executors.result import ParallelFlowResult
-
 LAUNCHERS = ("auto", "parallel", "ssh")
 TRANSPORTS = ("auto", "openssh", "sftp")
+HOST_KEYS = ("strict", "accept-new")
+
+_PATH = re.compile(r"[A-Za-z0-9_.~/+-]+")
+"""What a path on a host may be made of: its login shell reads it, so nothing that means something to a shell."""
+
+_PORT = re.compile(r"(?P<target>[^:]+):(?P<port>[0-9]{1,5})")
+
+SSH_CONFIG = "TEA_SSH_CONFIG"
+"""Environment variable: a file that ssh reads instead of the user's configuration (`ssh -F`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteHost:
-    """A host: `user@name` as ssh takes it, and what differs there.
+    """A host: `user@name`, `user@name:port` or an alias of ssh_config, and what differs there.
 
-    slots: jobs at once; None lets the executor choose. python, workdir: instead of the configuration's.
-    env: variables to set there.
+    slots: jobs at once; None for one a cpu. python: its Python, 3.11 or newer; `python3` without it.
+    workdir: instead of the configuration's. env: variables to set there.
     """
 
     host: str
@@ -37,6 +40,21 @@ class RemoteHost:
         slots = self.slots
         if slots is not None and (isinstance(slots, bool) or not isinstance(slots, int) or slots < 1):
             raise _wrong(f"hosts: slots of {self.host}", slots, "give a whole number, 1 or more")
+        for name, path in (("python", self.python), ("workdir", self.workdir)):
+            if path is not None:
+                _check_path(f"hosts: {name} of {self.host}", path)
+
+    @property
+    def target(self) -> str:
+        """The host without its port."""
+        match = _PORT.fullmatch(self.host)
+        return match["target"] if match else self.host
+
+    @property
+    def port(self) -> int | None:
+        """The port; None leaves it to ssh."""
+        match = _PORT.fullmatch(self.host)
+        return int(match["port"]) if match else None
 
 
 @dataclass(slots=True)
@@ -45,9 +63,11 @@ class RemoteConfig:
 
     hosts: at least one; each a text like `user@server`, a mapping with `host`, or a `RemoteHost`.
     basefile: the program to copy; None builds one. files: what the nodes import or read.
-    workdir: folder on the hosts. cleanup: remove it in the end.
+    workdir: folder on the hosts; None for `/tmp/tea-jobs-UID` there. cleanup: remove there what a fan-out has left.
     launcher: "auto", "parallel" or "ssh". transport: "auto", "openssh" or "sftp".
     env: names of variables to hand over. connect_timeout: seconds. compress: compress what is sent.
+    host_keys: "strict" takes only hosts that are in known_hosts, "accept-new" also takes unknown ones, and keeps
+        their keys; a changed key is always refused.
 
     Raises ValueError, which names the field and what to do.
     """
@@ -55,13 +75,14 @@ class RemoteConfig:
     hosts: Sequence[Any]
     basefile: str | None = None
     files: Sequence[str] = ()
-    workdir: str = "/tmp/tea-jobs"
+    workdir: str | None = None
     cleanup: bool = True
     launcher: str = "auto"
     transport: str = "auto"
     env: Sequence[str] = ()
     connect_timeout: float = 10.0
     compress: bool = False
+    host_keys: str = "strict"
 
     def __post_init__(self) -> None:
         self.hosts = _hosts(self.hosts)
@@ -72,10 +93,11 @@ class RemoteConfig:
                 raise _wrong("env", name, "give the name of a variable; its value is taken from the environment")
         if self.basefile is not None and (not isinstance(self.basefile, str) or not self.basefile):
             raise _wrong("basefile", self.basefile, "give the path of a program, or leave it out")
-        if not isinstance(self.workdir, str) or not self.workdir:
-            raise _wrong("workdir", self.workdir, "give the path of a folder on the hosts")
+        if self.workdir is not None:
+            _check_path("workdir", self.workdir)
         _one_of("launcher", self.launcher, LAUNCHERS)
         _one_of("transport", self.transport, TRANSPORTS)
+        _one_of("host_keys", self.host_keys, HOST_KEYS)
         _flag("cleanup", self.cleanup)
         _flag("compress", self.compress)
         seconds = self.connect_timeout
@@ -97,6 +119,31 @@ class RemoteConfig:
             raise _wrong("hosts", None, "name at least one, like user@server")
         return cls(**data)
 
+    @classmethod
+    def usable(cls, value: Any) -> Self:
+        """The configuration from what a `ParallelConfig` holds, when this version of tea can do what it asks for.
+
+        Raises ValueError; nothing has been started then.
+        """
+        if value is None:
+            raise ValueError("strategy 'remote' needs hosts: name them under settings.parallel.remote.hosts")
+        config = value if isinstance(value, cls) else cls.from_mapping(value)
+        for name, wanted, known in (
+            ("launcher", config.launcher, ("auto", "ssh")),
+            ("transport", config.transport, ("auto", "openssh")),
+        ):
+            if wanted not in known:
+                raise ValueError(f"{name} '{wanted}' is not in this version of tea; use {known[1]}, or leave it out")
+        config.environment()
+        return config
+
+    def environment(self) -> dict[str, str]:
+        """What the hosts get of this process's environment. Raises ValueError for a variable that is not set."""
+        missing = [name for name in self.env if name not in os.environ]
+        if missing:
+            raise _wrong("env", missing, "not set here; export what the hosts shall get")
+        return {name: os.environ[name] for name in self.env}
+
 
 def _brief(host: RemoteHost) -> dict[str, Any]:
     return {key: value for key, value in asdict(host).items() if value}
@@ -109,7 +156,12 @@ def _wrong(name: str, value: object, remedy: str) -> ValueError:
 def _hosts(hosts: Any) -> list[RemoteHost]:
     if isinstance(hosts, str | bytes | Mapping) or not isinstance(hosts, Sequence) or not hosts:
         raise _wrong("hosts", hosts, "give a list of at least one host, like ['user@server']")
-    return [_host(host) for host in hosts]
+    made = [_host(host) for host in hosts]
+    names = [host.host for host in made]
+    for name in names:
+        if names.count(name) > 1:
+            raise _wrong("hosts", name, "it is listed twice; list it once, with more slots")
+    return made
 
 
 def _host(host: Any) -> RemoteHost:
@@ -134,6 +186,11 @@ def _check_name(host: object) -> None:
         raise _wrong("hosts", host, "a host name can't begin with '-'; write user@server")
 
 
+def _check_path(name: str, path: object) -> None:
+    if not isinstance(path, str) or not _PATH.fullmatch(path) or path.startswith("-"):
+        raise _wrong(name, path, "give a path made of letters, digits and _.~/+-")
+
+
 def _texts(name: str, values: Any, remedy: str) -> list[str]:
     if isinstance(values, str) or not all(isinstance(value, str) and value for value in values):
         raise _wrong(name, values, remedy)
@@ -148,27 +205,3 @@ def _one_of(name: str, value: object, known: tuple[str, ...]) -> None:
 def _flag(name: str, value: object) -> None:
     if not isinstance(value, bool):
         raise _wrong(name, value, "use true or false")
-
-
-class RemoteExecutor:
-    """Runs branches on hosts that are reached by ssh. Not built yet: `execute` says so.
-
-    Args:
-        max_workers: jobs at once, over all hosts.
-        context: where the record is kept.
-    """
-
-    strategy = "remote"
-
-    def __init__(self, max_workers: int | None = None, context: FanOutContext | None = None) -> None:
-        self.max_workers = max_workers
-        self.context = context or FanOutContext()
-
-    def execute(
-        self, flows: Sequence[Any], states: Sequence[Any], config: ParallelConfig
-    ) -> list[ParallelFlowResult]:
-        """Raises NotBuiltError, before anything has started."""
-        raise NotBuiltError(
-            "strategy 'remote' is not in this version of tea yet; use 'workers' with `tea worker` on hosts that "
-            "mount the spool, or 'process' on this machine"
-        )

@@ -1,0 +1,21 @@
+"""`remote`: branches run on hosts that are reached by ssh.
+
+    coordinator                                             host
+    claims jobs in the spool on the host's behalf
+    one `ssh` for each host   --- job files, on stdin -->   a worker with a spool of its own, made for this fan-out
+    publishes the results     <-- results, on stdout ---    and removed with it; its slots run the jobs
+
+Everything goes through the one session that a host gets: no login for a job, no program on the host but Python.
+When the session ends, for whatever reason, the worker on the host ends with its jobs, and the jobs go to other hosts.
+A result can therefore come only from a session that lives: none comes late.
+
+    settings   what the user asked for          bootstrap  what runs on the host before tea is there
+    frames     messages on a pipe               link       one host: connect, send, receive, connect again
+    failures   what ssh's errors mean           feeder     which job goes to which host
+    parcel     what is copied                   fed        the worker on the host
+"""
+
+from executors.remote.executor import RemoteExecutor
+from executors.remote.settings import RemoteConfig, RemoteHost
+
+__all__ = ["RemoteConfig", "RemoteExecutor", "RemoteHost"]

@@ -1,0 +1,154 @@
+"""What runs on a host before tea is there: sent on stdin, nothing but the standard library, any Python from 3.6 on.
+
+    the coordinator                             the host
+    this text, {"op": "probe", ...}   ------->  looks at Python and the work folder
+                                      <-------  MARK {"python": ..., "have": ...}
+    {"op": "program"} and its bytes   ------->  written under its hash, when it was not there
+    {"op": "start"}                   ------->  becomes the worker, with the same stdin and stdout
+
+No file is left but the program. It reads byte by byte where a line ends, so that nothing is lost that is meant for
+the worker.
+"""
+
+import hashlib
+import json
+import os
+import socket
+import stat
+import sys
+from typing import Any, Dict, Optional, Tuple  # noqa: UP035 - an old Python shall be able to say that it is one
+
+OLDEST = (3, 11)
+
+
+class Refusal(Exception):
+    """This host cannot be used. kind: see `failures.of_refusal`."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        Exception.__init__(self, text)
+        self.kind = kind
+
+
+def read_line() -> Dict[str, Any]:  # noqa: UP006
+    """The next message's line."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            sys.exit(0)
+        line += byte
+    message: Dict[str, Any] = json.loads(line.decode())  # noqa: UP006
+    return message
+
+
+def read_payload(size: int) -> bytes:
+    """The bytes that follow a line."""
+    parts, left = [], size
+    while left:
+        part = os.read(0, min(left, 1 << 20))
+        if not part:
+            sys.exit(0)
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
+
+
+def say(mark: str, answer: Dict[str, Any]) -> None:  # noqa: UP006
+    """Answer, on a line of its own."""
+    data = f"\n{mark}{json.dumps(answer)}\n".encode()
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def folder(wanted: Optional[str]) -> str:  # noqa: UP045
+    """The work folder, made where there is none: this user's alone, and writable."""
+    path = os.path.abspath(os.path.expanduser(wanted or f"/tmp/tea-jobs-{os.geteuid()}"))
+    try:
+        if not os.path.lexists(path):
+            os.makedirs(path, 0o700)
+        status = os.lstat(path)
+    except OSError as error:
+        raise Refusal("workdir", f"cannot make its workdir {path}: {error.strerror}") from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise Refusal("workdir", f"its workdir {path} is not a folder")
+    if status.st_uid != os.geteuid():
+        raise Refusal("workdir", f"its workdir {path} belongs to user {status.st_uid}")
+    if status.st_mode & 0o022:
+        raise Refusal("workdir", f"others may write to its workdir {path}")
+    return path
+
+
+def probe(asked: Dict[str, Any]) -> Tuple[str, Dict[str, Any]]:  # noqa: UP006
+    """Where the program belongs, and what the coordinator wants to know. Raises Refusal."""
+    version = sys.version.split()[0]
+    if sys.version_info < OLDEST:
+        raise Refusal("python", f"its Python is {version}")
+    path = folder(asked.get("workdir"))
+    status = os.statvfs(path)
+    free = status.f_bavail * status.f_frsize
+    if free < asked["need"]:
+        raise Refusal("disk", f"its disk is full: {free} bytes are free in {path}")
+    program = os.path.join(path, asked["program"])
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    answer = {
+        "python": version,
+        "host": socket.gethostname(),
+        "cpus": cpus,
+        "workdir": path,
+        "free": free,
+        "have": has(program, asked["sha256"]),
+    }
+    return program, answer
+
+
+def has(program: str, sha256: str) -> bool:
+    """Whether this very program is there, and nobody else can have written it."""
+    try:
+        status = os.lstat(program)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            return False
+        with open(program, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest() == sha256
+    except OSError:
+        return False
+
+
+def keep(program: str, sha256: str, data: bytes) -> None:
+    """Write the program, complete or not at all. Raises Refusal."""
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise Refusal("transfer", "the program was damaged on the way")
+    temporary = f"{program}.{os.getpid()}"
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+        os.rename(temporary, program)
+    except OSError as error:
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+        raise Refusal("disk", f"cannot write {program}: {error.strerror}") from None
+
+
+def main() -> int:
+    """One session, up to where the worker takes over; the exit code."""
+    asked = read_line()
+    mark = asked["mark"]
+    try:
+        program, answer = probe(asked)
+        say(mark, answer)
+        message = read_line()
+        if message["op"] == "program":
+            keep(program, asked["sha256"], read_payload(message["size"]))
+            message = read_line()
+    except Refusal as refusal:
+        say(mark, {"refused": refusal.kind, "text": str(refusal)})
+        return 1
+    if message["op"] == "start":
+        os.chdir(os.path.dirname(program))
+        os.environ.update(message["env"])
+        os.execv(sys.executable, [sys.executable, program, *message["argv"]])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

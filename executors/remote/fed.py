@@ -1,0 +1,395 @@
+"""The worker on a host: jobs come on its stdin, results go to its stdout, and it ends when its stdin does.
+
+It has a spool of its own, made for this session and removed with it, in which slots run the jobs as they do under the
+strategy `process`: a job that exceeds its time is ended with everything it started, a slot that dies is replaced.
+What jobs print never meets the protocol: stdout is put aside before anything else happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import queue
+import shutil
+import tarfile
+import threading
+import time
+from multiprocessing import connection
+from typing import Any
+
+import yaml
+
+from executors.bundle import running_bundle
+from executors.remote.folder import Folder, Refused
+from executors.remote.frames import Frame, FrameError, FrameReader, FrameWriter
+from executors.slot import SlotSetup
+from executors.slots import Slots, SlotsFailedError, warm_up
+from spool import job as jobs
+from spool import jsonio, tickets
+from spool.claim import host_name, try_claim
+from spool.errors import SpoolError
+from spool.layout import FanOutFiles, JobFiles, is_name
+from spool.publish import Linker, read_bytes, write_exclusive
+from spool.run import create_fanout, create_run, open_spool
+from spool.watcher import Watcher
+from spool.worker import this_worker
+
+BEAT = 5.0
+"""Seconds between two signs of life."""
+
+TICK = 0.05
+INNER = "parallel_results"
+"""Where a fan-in finds the results of its branches."""
+
+RESERVE = 1024 * 1024
+"""Bytes that must stay free: with less, no job could even say how it ended."""
+
+
+def main(session: str, version: str) -> int:
+    """Serve one session, named `VERSION:MARK` by the coordinator; the exit code."""
+    wanted, _, mark = session.partition(":")
+    source, sink = _take_stdio()
+    reader, writer = FrameReader(source), FrameWriter(sink)
+    try:
+        if wanted != version:
+            raise Refused("version", f"the program copied there is tea {version}, and this is tea {wanted}")
+        folder = Folder()
+    except Refused as refused:
+        writer.raw(f"\n{mark} ".encode() + jsonio.dumps({"refused": refused.kind, "text": str(refused)}) + b"\n")
+        return 1
+    with folder:
+        _Fed(folder, reader, writer, mark).run()
+    return 0
+
+
+def _take_stdio() -> tuple[int, int]:
+    """The protocol's two ends; jobs get an empty stdin, and a stdout that goes where stderr goes."""
+    source, sink = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    os.close(nothing)
+    return source, sink
+
+
+class _Fed:
+    """One session."""
+
+    def __init__(self, folder: Folder, reader: FrameReader, writer: FrameWriter, mark: str) -> None:
+        self.folder, self._reader, self._writer, self._mark = folder, reader, writer, mark
+        self._inbox: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        self._woken, self._wake = os.pipe()
+        self._over = threading.Event()
+        self._linkers: dict[str, Linker] = {}
+        self._base: Linker | None = None
+        self._archive = io.BytesIO()
+        self._deliveries: dict[str, int] = {}
+        self._count = 1
+        self.fanout: FanOutFiles
+        self.slots: Slots
+
+    def run(self) -> None:
+        threading.Thread(target=self._receive, name="tea-stdin", daemon=True).start()
+        threading.Thread(target=self._beat, name="tea-beat", daemon=True).start()
+        try:
+            self._serve()
+        except (Refused, SlotsFailedError, OSError) as error:
+            self._say({"op": "refused", **self._reason(error)})
+        finally:
+            self._over.set()
+
+    def _reason(self, error: Exception) -> dict[str, str]:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return {"kind": "disk", "text": f"its disk is full: {self.folder.workdir}"}
+        return {"kind": error.kind if isinstance(error, Refused) else "worker", "text": str(error)}
+
+    # -- the other threads --------------------------------------------------------------------------------------
+
+    def _receive(self) -> None:
+        with contextlib.suppress(FrameError, OSError):
+            while (frame := self._reader.read(None)) is not None:
+                self._inbox.put(frame)
+                os.write(self._wake, b"!")
+        self._inbox.put(None)
+        os.write(self._wake, b"!")
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT):
+            self._say({"op": "beat"})
+
+    def _say(self, header: dict[str, Any], payload: bytes = b"") -> None:
+        with contextlib.suppress(OSError):  # nobody listens: stdin tells
+            self._writer.write(header, payload)
+
+    # -- setting up ---------------------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        while (frame := self._inbox.get()) is not None and frame.op != "fanout":
+            self._prepare(frame)
+        if frame is None:
+            return
+        grace = self._begin(frame.header)
+        watcher = Watcher(self.fanout)
+        try:
+            self._writer.raw(f"\n{self._mark} {{}}\n".encode())
+            self._work(watcher, grace)
+        except BaseException:
+            self.slots.stop(0.0)
+            raise
+        finally:
+            watcher.close()
+        self.slots.stop(grace)
+
+    def _prepare(self, frame: Frame) -> None:
+        header = frame.header
+        match frame.op:
+            case "slots":
+                self._count = int(header["slots"])
+                self._spool = open_spool(self.folder.spool)
+            case "run":
+                run = create_run(self._spool, str(header["label"]), {"folder": self.folder.files}, b"")
+                self.fanout = create_fanout(run.fanouts, 1, str(header["label"]))
+            case "files":
+                self._archive.write(frame.payload)
+                if header["last"]:
+                    self._unpack()
+            case "workflow":
+                text = relocated(frame.payload, str(header["folder"]), self.folder.files)
+                self._linkers[str(header["key"])] = Linker(self.fanout.workflow(str(header["key"])), text)
+            case "base":
+                self._base = Linker(self.fanout.state, frame.payload)
+
+    def _unpack(self) -> None:
+        self._archive.seek(0)
+        with tarfile.open(fileobj=self._archive, mode="r:gz") as archive:
+            archive.extractall(self.folder.files, filter="data")
+        self._archive = io.BytesIO()
+
+    def _begin(self, header: dict[str, Any]) -> float:
+        """Start the slots; the seconds that jobs get to end."""
+        self.folder.keep = not header["cleanup"]
+        if self.folder.keep:
+            write_exclusive(os.path.join(self.folder.path, "keep"), b"")
+        self._claimant = this_worker(self._spool).text
+        _warm_up(str(header["runner"]).partition(":")[0])
+        setup = SlotSetup(
+            spool=self._spool.path,
+            fanout=self.fanout.path,
+            runner=str(header["runner"]),
+            slots=self._count,
+            options=header["options"],
+            version=str(header["version"]),
+            path=(self.folder.files,),
+            cwd=self.folder.files,
+            environment=dict(os.environ),
+            announce=True,
+            supervisor=self._claimant,
+        )
+        self.slots = Slots(self._spool, setup, self._count, lambda *_a, **_k: None)
+        return float(header["grace"])
+
+    # -- working ------------------------------------------------------------------------------------------------
+
+    def _work(self, watcher: Watcher, grace: float) -> None:
+        next_look = 0.0
+        while True:
+            if not self._take_orders(grace):
+                return
+            lines = [*self.slots.hints(), *self.slots.replace_dead()]
+            for line in lines:
+                self._hint(line, watcher)
+            for name in watcher.finished():
+                self._report(name, watcher)
+            now = time.monotonic()
+            if now >= next_look:
+                self.slots.end_late(self._limits, grace)
+                self._check_disk()
+                next_look = now + TICK
+            if not lines:
+                self._wait()
+
+    def _wait(self) -> None:
+        ends: list[Any] = [self._woken]
+        for slot in self.slots.slots:
+            ends += [slot.hints, slot.process.sentinel]
+        if self._woken in connection.wait(ends, TICK):
+            os.read(self._woken, 65536)
+
+    def _take_orders(self, grace: float) -> bool:
+        """Do what the coordinator says; False when the session is over."""
+        came = False
+        while True:
+            try:
+                frame = self._inbox.get_nowait()
+            except queue.Empty:
+                break
+            if frame is None or frame.op == "stop":
+                return False
+            if frame.op == "job":
+                self._make(frame)
+                came = True
+            elif frame.op == "end":
+                self._end(str(frame.header["job"]), grace, str(frame.header["reason"]))
+            elif frame.op == "give back":
+                self._give_back(frame.header["jobs"])
+        if came:
+            self.slots.wake()
+        return True
+
+    def _make(self, frame: Frame) -> None:
+        """Make a job's directory as the coordinator's looks, and its ticket.
+
+        A slot may still have the name on its list from an earlier delivery: what it finds must be all or nothing.
+        """
+        header, size = frame.header, int(frame.header["record"])
+        name = str(header["job"])
+        if not is_name(name):
+            raise Refused("worker", f"a job named {name!r} is refused")
+        final = self.fanout.job(name)
+        self._remove(final)
+        job = JobFiles(self.folder.aside())
+        os.mkdir(job.path, 0o700)
+        write_exclusive(job.input, frame.payload[size:])
+        if header["base"] and self._base is not None:
+            self._base.link(job.base)
+        if header["workflow"] is not None:
+            self._linkers[header["workflow"]].link(job.workflow)
+        write_exclusive(job.job, frame.payload[:size])
+        os.rename(job.path, final.path)
+        self._deliveries[name] = int(header["delivery"])
+        write_exclusive(self.fanout.ticket("todo", name), b"")
+
+    def _remove(self, job: JobFiles) -> None:
+        for kind in ("todo", *tickets.FINISHED):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.fanout.ticket(kind, job.name))
+        aside = self.folder.aside()
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(job.path, aside)
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def _give_back(self, names: list[str]) -> None:
+        """Let go of jobs that no slot has begun: who claims first has them."""
+        for name in names:
+            job = self.fanout.job(name)
+            if name in self._deliveries and try_claim(job, 1, self._claimant, anew=True):
+                delivery = self._deliveries.pop(name)
+                self._remove(job)
+                self._say({"op": "given back", "job": name, "delivery": delivery})
+
+    def _end(self, name: str, grace: float, reason: str) -> None:
+        if self._deliveries.pop(name, None) is None:
+            return
+        job = self.fanout.job(name)
+        if try_claim(job, 1, self._claimant, anew=True):
+            self._remove(job)
+        else:
+            self.slots.end_job(name, grace, reason)
+
+    def _limits(self, name: str) -> tuple[float | None, float | None]:
+        try:
+            policy = jobs.read_job(self.fanout.job(name)).policy
+        except (SpoolError, OSError):
+            return None, None
+        return policy.timeout_seconds, policy.timeout_total
+
+    def _check_disk(self) -> None:
+        status = os.statvfs(self.folder.path)
+        if status.f_bavail * status.f_frsize < RESERVE or (status.f_files and not status.f_favail):
+            raise Refused("disk", f"its disk is full: {self.folder.workdir}")
+
+    # -- reporting ----------------------------------------------------------------------------------------------
+
+    def _hint(self, line: str, watcher: Watcher) -> None:
+        name = line[1:].partition(" ")[0]
+        if line[0] == "-":
+            watcher.hint(name)
+        elif name in self._deliveries:
+            self._say({"op": "began", "job": name, "delivery": self._deliveries[name]})
+
+    def _report(self, name: str, watcher: Watcher) -> None:
+        """Send the result of a job, with what it printed, and forget the job."""
+        watcher.forget(name)  # it may come back, for another attempt
+        delivery = self._deliveries.get(name)
+        if delivery is None:
+            return
+        job = self.fanout.job(name)
+        result = jobs.read_accepted(job, None)
+        if result is None:
+            return
+        if not result["success"]:
+            self._check_disk()  # what failed for want of room shall run elsewhere
+        del self._deliveries[name]
+        attempt = result["attempt"]
+        parts = [jsonio.dumps(_as_json(result)), _log(job.stdout(attempt)), _log(job.stderr(attempt))]
+        header = {"op": "result", "job": name, "delivery": delivery, "sizes": [len(part) for part in parts]}
+        self._say({**header, "host": host_name()}, b"".join(parts))
+        if not self.folder.keep:
+            self._remove(job)
+
+
+def _log(path: str) -> bytes:
+    try:
+        return read_bytes(path)
+    except FileNotFoundError:
+        return b""
+
+
+def _as_json(result: dict[str, Any]) -> dict[str, Any]:
+    """The result as it can travel: what only a pickle could carry fails the attempt, as pickles stay on a machine.
+
+    What a fan-out inside the branch gave its fan-in has done its work there and is left out.
+    """
+    if result.pop("pickle_sha256", None) is None:
+        return result
+    state = result.get("state") or {}
+    keys = sorted(key for key, value in state.items() if isinstance(value, dict) and "$not_json" in value)
+    if keys == [INNER]:
+        del state[INNER]
+        return result
+    result.update(
+        outcome="failed",
+        success=False,
+        state={},
+        error=f"JSON cannot hold what the branch left in {', '.join(keys) or 'its state'}, and nothing else travels "
+        "from a host: make plain data of it",
+        error_type="TypeError",
+        error_types=["builtins.TypeError", "builtins.Exception", "builtins.BaseException"],
+    )
+    return result
+
+
+def _warm_up(module: str) -> None:
+    """Start the server that slots fork from: it, too, finds tea in the zip application."""
+    before = os.environ.get("PYTHONPATH")
+    program = running_bundle()
+    if program is not None:
+        os.environ["PYTHONPATH"] = os.pathsep.join([program, *([before] if before else [])])
+    try:
+        warm_up(module)
+    finally:
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+        else:
+            os.environ.pop("PYTHONPATH", None)
+
+
+def relocated(text: bytes, there: str, here: str) -> bytes:
+    """A subset whose files are here: paths inside the workflow's folder lead into the folder of the copied files."""
+    data = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return yaml.dump(_moved(data, there, here), Dumper=yaml.SafeDumper, sort_keys=False, allow_unicode=True).encode()
+
+
+def _moved(value: Any, there: str, here: str, key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {name: _moved(item, there, here, str(name)) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_moved(item, there, here, key) for item in value]
+    if isinstance(value, str) and key in ("folder", "path", "subgraph"):
+        if value == there:
+            return here
+        if value.startswith(f"{there}/"):
+            return here + value[len(there) :]
+    return value

@@ -1,0 +1,120 @@
+"""What is copied to a host: the program, the user's files, what all jobs share, and the jobs."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, BinaryIO, NamedTuple
+
+from executors.bundle import bundle, digest
+from executors.remote.frames import Frame
+from executors.remote.settings import RemoteConfig
+from spool import jsonio
+from spool.layout import FanOutFiles
+from spool.making import INLINE_BASE
+from spool.publish import read_bytes
+from spool.queue import Claim
+
+CHUNK = 1 << 20
+
+
+class Program(NamedTuple):
+    """The zip application that a host runs, kept there under a name with its hash."""
+
+    data: bytes
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        return f"tea-{self.sha256[:16]}.pyz"
+
+
+def program(config: RemoteConfig, folder: str) -> Program:
+    """The program to copy. Raises ValueError when `basefile` cannot be read."""
+    if config.basefile is None:
+        data = bundle()
+    else:
+        path = os.path.join(folder, os.path.expanduser(config.basefile))
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except OSError as error:
+            raise ValueError(
+                f"basefile {path}: {error.strerror}; make it with `tea bundle -o {path}`, or leave `basefile` out"
+            ) from None
+    return Program(data, digest(data))
+
+
+class Cargo:
+    """The user's files as one archive, made once and sent to each host. Nothing when there are none."""
+
+    def __init__(self, config: RemoteConfig, folder: str) -> None:
+        self._file: BinaryIO | None = None
+        if config.files:
+            self._file = tempfile.TemporaryFile(prefix="tea-files-")  # noqa: SIM115 - lives as long as this
+            with tarfile.open(fileobj=self._file, mode="w:gz", compresslevel=1, dereference=True) as archive:
+                for name in config.files:
+                    _add(archive, folder, name)
+            self._file.flush()
+
+    def frames(self) -> Iterator[Frame]:
+        """The archive in pieces; the last one says so."""
+        if self._file is None:
+            return
+        size, offset = os.fstat(self._file.fileno()).st_size, 0
+        while offset < size:
+            data = os.pread(self._file.fileno(), CHUNK, offset)
+            offset += len(data)
+            yield Frame({"op": "files", "last": offset >= size}, data)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _add(archive: tarfile.TarFile, folder: str, name: str) -> None:
+    inside = os.path.normpath(name)
+    if os.path.isabs(inside) or inside.split(os.sep)[0] == "..":
+        raise ValueError(f"files: {name} is not inside the workflow's folder {folder}")
+    path = os.path.join(folder, inside)
+    if not os.path.exists(path):
+        raise ValueError(f"files: {path} does not exist")
+    archive.add(path, inside, filter=_wanted)
+
+
+def _wanted(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    if os.path.basename(member.name) in ("__pycache__", ".tea", ".git") or not (member.isfile() or member.isdir()):
+        return None
+    return member
+
+
+def job(claim: Claim, delivery: int) -> Frame:
+    """A claimed job as its host gets it.
+
+    Retries are decided here and not on the host, so the copy allows none, and what is left of the total time.
+    Raises what `read_bytes` raises.
+    """
+    data, policy = claim.record.data, claim.record.policy
+    total = policy.timeout_total
+    left = None if total is None else max(total - claim.spent, 0.001)
+    allowed = replace(policy, max_retries=0, timeout_total=left)
+    record = jsonio.dumps({**data, "policy": allowed.to_json()})
+    own = read_bytes(claim.job.input)
+    header: dict[str, Any] = {
+        "op": "job",
+        "job": claim.job.name,
+        "delivery": delivery,
+        "record": len(record),
+        "workflow": data.get("workflow"),
+        "base": "base_sha256" in data,
+    }
+    return Frame(header, record + own)
+
+
+def read_base(fanout: FanOutFiles) -> bytes | None:
+    """The shared state that jobs link to; None when each has it in its input."""
+    data = read_bytes(fanout.state)
+    return data if len(data) > INLINE_BASE else None

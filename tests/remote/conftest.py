@@ -1,0 +1,129 @@
+"""Hosts for the tests of the strategy `remote`: real sshd, real ssh."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import sshd, support
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.ssh)
+
+
+class Farm:
+    """Hosts, a workflow that is spread over them, and its spool."""
+
+    def __init__(self, hosts: sshd.Hosts, folder: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
+        self.hosts, self.folder, self._start = hosts, folder, start
+        self.spool = folder / "spool"
+        self.settings: dict[str, Any] = {}
+        self.remote: dict[str, Any] = {}
+
+    def host(self, alias: str, *lines: str, slots: int = 2, known: bool = True, **settings: Any) -> sshd.Host:
+        """One more host, with lines of sshd_config and settings of its own."""
+        host = self.hosts.add(alias, *lines, known=known)
+        self.use(alias, slots=slots, workdir=str(host.workdir), **settings)
+        return host
+
+    def use(self, alias: str, **settings: Any) -> None:
+        self.remote.setdefault("hosts", []).append({"host": alias, **settings})
+
+    def workflow(self, code: str, items: Any = 6, **settings: Any) -> Path:
+        """`each` runs the code for each of the items, `join` sums up."""
+        wanted = list(range(items)) if isinstance(items, int) else items
+        parallel = {"strategy": "remote", "grace_seconds": 0.5, **self.settings, **settings, "remote": self.remote}
+        nodes = [
+            {"name": "each", "type": "dynamic_parallel", "items": wanted, "fan_in": "join", "action": {"run": code}},
+            {"name": "join", "fan_in": True, "run": JOIN},
+        ]
+        path = self.folder / "w.yaml"
+        path.write_text(json.dumps({"name": "farm", "settings": {"parallel": parallel}, "nodes": nodes}))
+        return path
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"TEA_SSH_CONFIG": str(self.hosts.config)}
+
+    def start(self, path: Path, *args: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        argv = ("run", path, "--spool", self.spool, *args)
+        return self._start(*argv, cwd=self.folder, env={**self.env, **(env or {})})
+
+    def run(self, path: Path, *args: str, env: Mapping[str, str] | None = None) -> Ran:
+        process = self.start(path, *args, env=env)
+        out, err = process.communicate(timeout=180)
+        return Ran(process.returncode, out, err)
+
+    def resume(self) -> Ran:
+        done = support.tea_cmd("resume", "--spool", self.spool, cwd=self.folder, env=self.env, timeout=180)
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    def jobs(self) -> list[Path]:
+        return sorted(self.spool.glob("runs/*/fanouts/*/jobs/*"))
+
+    def results(self) -> list[dict[str, Any]]:
+        return [
+            json.loads((job / "result.json").read_text()) for job in self.jobs() if (job / "result.json").exists()
+        ]
+
+    def events(self, event: str) -> list[dict[str, Any]]:
+        lines = [line for path in self.spool.glob("runs/*/events.jsonl") for line in path.read_text().splitlines()]
+        return [found for line in lines if (found := json.loads(line))["event"] == event]
+
+
+class Ran:
+    """How a run ended."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def state(self) -> dict[str, Any]:
+        assert self.code == 0, self.err
+        state: dict[str, Any] = json.loads(self.out)
+        return state
+
+
+JOIN = """\
+ok = [r for r in parallel_results if r.success]
+return {
+    "sum": sum(r.state.get("v", 0) for r in ok),
+    "ok": len(ok),
+    "outcomes": [r.outcome for r in parallel_results],
+    "errors": [r.error for r in parallel_results],
+    "hosts": sorted({r.host for r in parallel_results if r.host}),
+    "retries": sum(r.retry_count for r in parallel_results),
+}
+"""
+
+
+@pytest.fixture
+def farm(tmp_path: Path, start_tea: Callable[..., subprocess.Popen[str]], no_leftovers: None) -> Iterator[Farm]:
+    """No hosts yet."""
+    if sshd.SSHD is None:
+        pytest.skip("no sshd here; scripts/setup-system.sh installs it")
+    folder = tmp_path / "here"
+    folder.mkdir(mode=0o700)
+    with sshd.hosts(tmp_path) as hosts:
+        yield Farm(hosts, folder, start_tea)
+
+
+@pytest.fixture
+def two(farm: Farm) -> Farm:
+    """Two good hosts, `one` and `two`."""
+    farm.host("one")
+    farm.host("two")
+    return farm
+
+
+def is_root() -> bool:
+    return os.geteuid() == 0

@@ -1,0 +1,212 @@
+"""The strategy `remote` does what the others do, on other hosts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.remote.conftest import Farm
+from tests.sshd import Host
+from tests.support import tea_cmd, wait_until
+
+VALUE = "return {'v': state['item']}"
+
+
+def test_both_hosts_work_and_say_who_they_are(two: Farm) -> None:
+    code = "import time; time.sleep(0.3); return {'v': state['item']}"
+    ran = two.run(two.workflow(code, 24))
+    assert (ran.state["sum"], ran.state["ok"], ran.state["hosts"]) == (276, 24, ["one", "two"])
+    assert {event["state"] for event in two.events("host")} == {"ready"}
+
+
+def test_the_record_is_here_and_nothing_but_the_program_stays_there(two: Farm) -> None:
+    two.run(two.workflow("import sys; print('out'); print('err', file=sys.stderr); return {}", 3))
+    for job in two.jobs():
+        assert (job / "stdout.1.log").read_text() == "out\n"
+        assert (job / "stderr.1.log").read_text() == "err\n"
+        assert os.readlink(job / "claim.1")
+        assert (job / "result.json").samefile(job / "result.1.json")
+    for host in two.hosts.hosts:
+        only_the_program_stays(host)
+
+
+def only_the_program_stays(host: Host) -> None:
+    """Also where tea was just being started when it was not needed any more: it ends by itself."""
+    wait_until(
+        lambda: not host.workdir.exists() or [path.suffix for path in host.workdir.iterdir()] in ([".pyz"], []),
+        what=f"nothing but the program in {host.workdir}",
+    )
+
+
+def test_the_program_is_copied_once(farm: Farm) -> None:
+    host = farm.host("one")
+    farm.run(farm.workflow(VALUE))
+    (program,) = host.workdir.iterdir()
+    before = program.stat()
+    assert farm.run(farm.workflow(VALUE)).state["sum"] == 15
+    (again,) = host.workdir.iterdir()
+    assert (again.name, again.stat().st_ino) == (program.name, before.st_ino)
+
+
+def test_a_damaged_program_is_replaced(farm: Farm) -> None:
+    host = farm.host("one")
+    farm.run(farm.workflow(VALUE))
+    (program,) = host.workdir.iterdir()
+    program.write_bytes(b"rubbish")
+    assert farm.run(farm.workflow(VALUE)).state["sum"] == 15
+
+
+def test_files_and_shared_state_come_along(farm: Farm) -> None:
+    farm.host("one")
+    (farm.folder / "lib").mkdir()
+    (farm.folder / "lib" / "triple.py").write_text("def triple(n):\n    return 3 * n\n")
+    (farm.folder / "data.csv").write_text("7")
+    farm.remote["files"] = ["lib/", "data.csv"]
+    code = (
+        "from lib.triple import triple\n"
+        "return {'v': triple(state['item']) + int(open('data.csv').read()) + len(state['big'])}"
+    )
+    ran = farm.run(farm.workflow(code, 3), "--input", json.dumps({"big": "x" * 5000}))
+    assert ran.state["errors"] == [None] * 3
+    assert ran.state["sum"] == 3 * 3 + 3 * 7 + 3 * 5000
+
+
+def test_a_timeout_is_kept_on_the_host(farm: Farm) -> None:
+    host = farm.host("one")
+    code = "import subprocess; subprocess.run(['sleep', '3600']); return {}"
+    ran = farm.run(farm.workflow(code, 1, timeout_seconds=0.5))
+    assert ran.state["outcomes"] == ["timed_out"]
+    assert not [pid for pid in host.sessions() if "3600" in Path(f"/proc/{pid}/cmdline").read_text()]
+
+
+def test_retries_are_counted_across_hosts(two: Farm) -> None:
+    code = (
+        f"import os\npath = {str(two.folder)!r} + '/' + str(state['item'])\n"
+        "n = len(open(path).read()) if os.path.exists(path) else 0\n"
+        "open(path, 'a').write('x')\n"
+        "if n < 2:\n    raise ValueError('not yet')\n"
+        "return {'v': 1}"
+    )
+    ran = two.run(two.workflow(code, 3, retry={"max_retries": 2, "base_delay": 0.05}))
+    assert (ran.state["sum"], ran.state["retries"]) == (3, 6)
+    for job in two.jobs():
+        assert [json.loads((job / f"result.{n}.json").read_text())["attempt"] for n in (1, 2, 3)] == [1, 2, 3]
+
+
+def test_errors_of_jobs_do_not_blame_hosts(two: Farm) -> None:
+    ran = two.run(two.workflow("raise ValueError('bad data')", 20))
+    assert ran.state["outcomes"] == ["failed"] * 20
+    assert {event["state"] for event in two.events("host")} == {"ready"}
+
+
+def test_a_job_that_kills_its_process_fails_and_the_others_go_on(farm: Farm) -> None:
+    farm.host("one")
+    code = "import os\nif state['item'] == 1:\n    os._exit(3)\nreturn {'v': 1}"
+    ran = farm.run(farm.workflow(code, 4))
+    assert (ran.state["sum"], ran.state["outcomes"][1]) == (3, "failed")
+
+
+def test_fail_fast_ends_what_runs_there(two: Farm) -> None:
+    code = "import time\nif state['item'] == 0:\n    raise ValueError('no')\ntime.sleep(3600)"
+    ran = two.run(two.workflow(code, 6, fail_fast=True))
+    assert ran.state["ok"] == 0
+    assert sorted({result["outcome"] for result in two.results()}) == ["cancelled", "failed"]
+
+
+def test_branches_over_edges_and_nested_fan_outs(farm: Farm) -> None:
+    farm.host("one")
+    parallel = {"strategy": "remote", "remote": farm.remote}
+    inner = {"name": "inner", "type": "dynamic_parallel", "items": [1, 2, 3], "fan_in": "sum"}
+    nodes = [
+        {"name": "src", "run": "return {}"},
+        {"name": "left", "run": "return {'v': 1}"},
+        {**inner, "action": {"run": "return {'w': state['item']}"}},
+        {"name": "sum", "fan_in": True, "run": "return {'v': sum(r.state['w'] for r in parallel_results)}"},
+        {"name": "join", "fan_in": True, "run": "return {'all': [r.state['v'] for r in parallel_results]}"},
+    ]
+    edges = [
+        {"from": "__start__", "to": "src"},
+        {"from": "src", "to": ["left", "inner"], "parallel": True, "fan_in": "join"},
+        {"from": "left", "to": "join"},
+        {"from": "sum", "to": "join"},
+    ]
+    path = farm.folder / "w.yaml"
+    path.write_text(json.dumps({"settings": {"parallel": parallel}, "nodes": nodes, "edges": edges}))
+    assert farm.run(path).state["all"] == [1, 6]
+
+
+def test_what_json_cannot_hold_fails_the_branch_that_left_it(farm: Farm) -> None:
+    farm.host("one")
+    ran = farm.run(farm.workflow("return {'odd': {1, 2}} if state['item'] else {'v': 1}", 2))
+    assert ran.state["outcomes"] == ["succeeded", "failed"]
+    assert "JSON cannot hold what the branch left in odd" in ran.state["errors"][1]
+
+
+def test_status_names_the_hosts(two: Farm) -> None:
+    stop = two.folder / "stop"
+    code = f"import os, time\nwhile not os.path.exists({str(stop)!r}):\n    time.sleep(0.02)\nreturn {{'v': 1}}"
+    process = two.start(two.workflow(code, 4))
+
+    def shown() -> bool:
+        text = tea_cmd("spool", "status", "--spool", two.spool).stdout
+        return "one (2 slots)" in text and "two (2 slots)" in text
+
+    wait_until(shown, what="the hosts in the status")
+    stop.touch()
+    out, err = process.communicate(timeout=60)
+    assert json.loads(out)["sum"] == 4, err
+
+
+def test_a_killed_coordinator_leaves_nothing_there_and_resumes(two: Farm) -> None:
+    """Row 34."""
+    code = "import time; time.sleep(3600 if state['item'] == 5 and not state.get('quick') else 0.01); return {'v': 1}"
+    process = two.start(two.workflow(code, 6))
+    wait_until(lambda: len(two.results()) == 5, timeout=60, what="five results")
+    process.send_signal(signal.SIGKILL)
+    process.wait(30)
+    for host in two.hosts.hosts:
+        wait_until(lambda host=host: not host.sessions(), what=f"an end of what ran on {host.alias}")  # type: ignore[misc]
+        only_the_program_stays(host)
+    (late,) = [job for job in two.jobs() if not (job / "result.json").exists()]
+    assert late.name == "0005-each"
+
+
+def test_a_stopped_run_goes_on(farm: Farm) -> None:
+    farm.host("one")
+    go = farm.folder / "go"
+    code = f"import os, time\nwhile state['item'] > 2 and not os.path.exists({str(go)!r}):\n    time.sleep(0.02)\n"
+    process = farm.start(farm.workflow(code + "return {'v': state['item']}", 6))
+    wait_until(lambda: len(farm.results()) == 3, timeout=60, what="three results")
+    before = {job.name: (job / "result.json").stat().st_ino for job in farm.jobs() if (job / "result.json").exists()}
+    process.kill()
+    process.wait(30)
+    go.touch()
+    assert farm.resume().state["sum"] == 15
+    for job in farm.jobs():
+        assert before.get(job.name) in (None, (job / "result.json").stat().st_ino)
+
+
+@pytest.mark.parametrize(
+    ("remote", "message"),
+    [
+        ({}, "hosts"),
+        ({"hosts": ["-oProxyCommand=x"]}, "is refused"),
+        ({"hosts": ["one"], "launcher": "parallel"}, "launcher 'parallel' is not in this version"),
+        ({"hosts": ["one"], "transport": "sftp"}, "transport 'sftp' is not in this version"),
+        ({"hosts": ["one"], "env": ["TEA_NOT_SET"]}, "TEA_NOT_SET"),
+        ({"hosts": ["one"], "files": ["nothing-here"]}, "nothing-here does not exist"),
+        ({"hosts": ["one"], "files": ["../secret"]}, "is not inside the workflow's folder"),
+        ({"hosts": ["one"], "basefile": "no-tea"}, "make it with `tea bundle"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_starts(
+    farm: Farm, remote: dict[str, object], message: str
+) -> None:
+    farm.remote.update(remote)
+    ran = farm.run(farm.workflow(VALUE))
+    assert (ran.code, farm.jobs()) == (2, [])
+    assert message in ran.err
