@@ -106,8 +106,8 @@ def test_a_frozen_coordinator_goes_on(place: Place) -> None:
     wait_until(place.todo)
     kill(run, signal.SIGSTOP)
     place.fan_out(NOTE + "note('x')")  # what the file says now is nothing to a run that has begun
+    made = len(place.todo())
     worker = place.start("worker", "--follow", stdin=subprocess.PIPE)
-    made = len(place.jobs())
     place.wait_for("end", made)
     kill(run, signal.SIGCONT)
     assert final(run)["total"] == sum(2 * i for i in range(20))
