@@ -50,6 +50,7 @@ class Execution:
         guarded = any(c.circuit_breaker for c in configs)
         self._watches = context.callbacks is not None or guarded or any(c.retry_policy for c in configs)
         self._window = window if guarded else board.total
+        self._resumed = bool(os.listdir(board.fanout.jobs))
         self._next_job = 0
         self._in_flight = 0
         self._next_tick = 0.0
@@ -160,7 +161,7 @@ class Execution:
 
     def _make(self, i: int) -> bool:
         board = self.board
-        if os.path.exists(board.job(i).job) and board.collect(i):
+        if self._resumed and os.path.exists(board.job(i).job) and board.collect(i):
             return False  # an earlier coordinator of this run has its result
         admitted = board.admits(i)
         board.create(i, ticket=admitted)
