@@ -98,7 +98,7 @@ def marked_with(text: str) -> set[int]:
 
 
 def lasting_helpers() -> set[int]:
-    """What the workers of this process are forked from, and what watches over it: they live as long as this process."""
+    """What the workers of this process are forked from, and what watches over it; they live as long as it does."""
     pids = {forkserver._forkserver._forkserver_pid, resource_tracker._resource_tracker._pid}  # type: ignore[attr-defined]
     ours = marked_with(f"TEA_SERVER={os.getpid()}:")
     return {pid for pid in pids if pid} | {pid for pid in ours if _read(f"/proc/{pid}/comm") == b"tea-undertaker\n"}
