@@ -83,12 +83,13 @@ class TestRunning:
         assert follower.stdout
         assert json.loads(follower.stdout.readline()) == {"attempt": 1, "stream": "stdout", "text": "about to 2\n"}
         (here / "block").unlink()
-        out, _ = follower.communicate(timeout=60)
-        assert [(p["attempt"], p["text"]) for p in map(json.loads, out.splitlines())] == [
+        lines = follower.stdout.readlines()  # not communicate(): that passes over what readline has read ahead
+        assert [(p["attempt"], p["text"]) for p in map(json.loads, lines)] == [
             (1, "careful\n"),
             (2, "about to 2\n"),
             (2, "careful\n"),
         ]
+        assert follower.wait(60) == 0
         assert process.wait(60) == 0
 
     def test_a_thread_says_that_it_shows_nothing_yet(self, here: Path, start_tea: Start) -> None:
