@@ -25,7 +25,7 @@ _LASTING_HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkser
 
 
 def wait_until(
-    predicate: Callable[[], T], timeout: float = 30.0, what: str | None = None, interval: float = 0.01
+    predicate: Callable[[], T], timeout: float = 90.0, what: str | None = None, interval: float = 0.01
 ) -> T:
     """Call `predicate` until it gives something true, and return that.
 

@@ -52,11 +52,9 @@ def test_a_frozen_workers_job_is_taken_over_and_its_late_result_kept_aside(place
     kill(frozen, signal.SIGSTOP)
     place.wait_for("end")
     wait_until(lambda: (first_job(place) / "result.json").exists())
-    if strategy == "workers":  # there nobody ends it
+    if strategy == "workers":  # it ends late, or is ended as its job was taken over: attempt 2 stands
         place.let_go()
         kill(frozen, signal.SIGCONT)
-        place.wait_for("end", 2)
-        wait_until(lambda: (first_job(place) / "result.1.json").exists())
     Path(f"{place.log}.go").touch()
     assert final(run)["total"] == 2
     job = first_job(place)
