@@ -18,12 +18,13 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import connection, forkserver, parent_process, resource_tracker
+from multiprocessing import connection, forkserver, parent_process, popen_forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.forkserver import set_forkserver_preload
 from multiprocessing.util import get_temp_dir
@@ -46,6 +47,8 @@ from spool.worker import read_now
 
 _FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT})
 _EARLY_DEATHS = 3
+_SERVERS = 5
+"""Servers that may be killed while one slot is being started."""
 _LONGEST_FOLDER = 70
 """Bytes. A socket's name has at most 107 (103 on other systems), and `/pymp-12345678/listener-12345678` follows."""
 _UNKNOWN = 255
@@ -56,6 +59,25 @@ class SlotsFailedError(RuntimeError):
     """Worker processes die before they take a job."""
 
 
+class _SlotPopen(popen_forkserver.Popen):
+    """Reads the exit code once: the pool's thread and the supervisor ask at the same time.
+
+    Without that, whoever comes second finds the pipe empty and takes the server for dead.
+    """
+
+    def __init__(self, process_obj: Any) -> None:
+        self._reading = threading.Lock()
+        super().__init__(process_obj)
+
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        if self.returncode is None:
+            if not connection.wait([self.sentinel], 0 if flag == os.WNOHANG else None):
+                return None
+            with self._reading:
+                return super().poll(os.WNOHANG)
+        return self.returncode
+
+
 class _SlotProcess(ForkServerProcess):
     """A process that does not import the user's main script: a script need not guard itself for us."""
 
@@ -64,7 +86,7 @@ class _SlotProcess(ForkServerProcess):
         main = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")
         try:
-            return ForkServerProcess._Popen(process_obj)
+            return _SlotPopen(process_obj)
         finally:
             sys.modules["__main__"] = main
 
@@ -92,6 +114,11 @@ def warm_up(*modules: str) -> None:
     Does nothing when it runs already.
     """
     set_forkserver_preload(["executors.undertaker", "executors.slot", "executors.slots", *modules])
+    _start_server()
+
+
+def _start_server() -> None:
+    """Start the server if there is none, or it was killed. All that descends from it bears its mark."""
     resource_tracker.ensure_running()  # before the mark, for it shall outlive what the undertaker ends
     before = os.environ.get(SERVER)
     os.environ[SERVER] = server_mark()
@@ -156,11 +183,16 @@ class Slot:
         self._pool = ProcessPoolExecutor(
             max_workers=1, mp_context=context, initializer=_keep, initargs=(control_r, hints_w)
         )
-        self.future: Future[None] = self._pool.submit(_live, setup)
+        try:
+            self.future: Future[None] = self._pool.submit(_live, setup)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            control_r.close()
+            hints_w.close()
         self.process = context.started[0]
         self._server: int | None = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
-        control_r.close()
-        hints_w.close()
         os.set_blocking(self.hints.fileno(), False)
         self._rest = b""
         self.doing: Doing | None = None
@@ -304,7 +336,17 @@ class Slots:
         self.lost = 0
 
     def _start(self, number: int, first: tuple[str, ...] = ()) -> Slot:
-        return Slot(replace(self._setup, slot=number, first=first))
+        """Start a slot. The server that it is forked from may be killed at any moment, so that it takes another."""
+        setup = replace(self._setup, slot=number, first=first)
+        for _ in range(_SERVERS):
+            _start_server()
+            try:
+                return Slot(setup)
+            except (EOFError, ConnectionError, FileNotFoundError):
+                continue
+        raise SlotsFailedError(
+            f"the server that worker processes are forked from was killed {_SERVERS} times in a row"
+        )
 
     def hints(self) -> list[str]:
         """What all slots have said since the last call."""

@@ -233,11 +233,16 @@ class Observer:
             if only is not None and name not in only:
                 continue
             files = self._spool.worker(name)
-            record = self._records.get(
-                name
-            )  # read in full, so that a worker that is just being made is none of these
-            if record is not None and record.get("host") == host_name():
+            if self._was_here(name):
                 shutil.rmtree(files.path, ignore_errors=True)
+
+    def _was_here(self, name: str) -> bool:
+        """Whether a worker that is dead was one of this host, and is none that is just being made."""
+        record = self._records.get(name)
+        if record is not None:
+            return record.get("host") == host_name()
+        host, _, rest = name.rpartition("-")[0].rpartition("-")  # killed before it could write its record
+        return host == host_name() and is_gone(rest)
 
     def orphaned(self) -> list[str]:
         """Workers of this boot of this host that are gone, but whose lock is held by something that they started."""

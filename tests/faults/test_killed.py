@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from spool.claim import host_name
 from tests.faults.kit import HELD, NOTE, SUM, Place, debris, ended, final, hang_up, kill, need
 from tests.support import clean_env, is_running, marked_with, tea_argv, wait_until
 
@@ -394,3 +395,31 @@ def test_a_worker_ends_with_its_parent(place: Place) -> None:
     place.let_go()
     assert final(run)["total"] == 0
     ended(second)
+
+
+def test_a_worker_that_was_killed_before_it_had_a_name_leaves_nothing(place: Place) -> None:
+    """Between the making of its folder and its record, it has only a lock and a temporary file."""
+    place.fan_out()
+    final(place.run(1))
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    folder = place.spool / "workers" / f"{host_name()}-{gone.pid}-0123456789ab"
+    folder.mkdir(0o700)
+    (folder / "lock").touch(0o600)
+    (folder / f".tmp-{gone.pid}-01234567-0").touch(0o600)
+    final(place.run(1))
+    assert not folder.exists()
+
+
+def test_servers_that_are_killed_while_slots_are_started(place: Place) -> None:
+    """Whenever the server dies, in the middle of starting a slot too, another takes its place."""
+    place.fan_out(HELD, max_lost=100)
+    place.hold()
+    run = place.run(2)
+    slots = place.wait_for("begin", 2)
+    for round in range(1, 5):
+        kill(int(Path(f"/proc/{slots[-1]}/stat").read_text().rpartition(")")[2].split()[1]))
+        slots = place.wait_for("begin", 2 * round + 2)
+    place.let_go()
+    assert final(run)["total"] == 2
+    assert all(result["attempt"] > 1 for result in place.results())
