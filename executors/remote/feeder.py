@@ -240,7 +240,7 @@ class Feeder(Execution):
         news.link.breaker.record_success()
         news.link.error = None
         try:
-            result, out, err = checked(held.claim, news.frame, news.link.name)
+            result, out, err = checked(held, news.frame, news.link.name)
         except SpoolError as error:  # damaged, or not what was asked: like a host that is lost with its job
             self.board.note("corrupt", job=name, host=news.link.name, error=str(error))
             held.link, held.began = None, False
@@ -332,12 +332,13 @@ class Feeder(Execution):
     def _deliver(self, held: Held, link: Link) -> None:
         self._deliveries += 1
         try:
-            frame = parcel.job(held.claim, self._deliveries)
+            sent = parcel.packed(held.claim)
         except (SpoolError, OSError) as error:
             self._end(held, Outcome.FAILED, type(error).__name__, str(error))
             return
         held.link, held.delivery, held.began, held.asked_back = link, self._deliveries, False, False
-        link.send(frame)
+        held.input_sha256 = sent.input_sha256
+        link.send(parcel.job(held.claim, sent, self._deliveries))
 
     def _balance(self) -> None:
         """Where a host has nothing to do and nothing is free, others give back what they have not begun."""

@@ -15,11 +15,14 @@ from spool.queue import Claim
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """A claimed job. link: the host that has it, None while none has. lost_on: hosts lost while they ran it."""
+    """A claimed job. link: the host that has it, None while none has. lost_on: hosts lost while they ran it.
+    input_sha256: of the input that it was last sent with.
+    """
 
     claim: Claim
     link: Link | None = None
     delivery: int = 0
+    input_sha256: str = ""
     began: bool = False
     asked_back: bool = False
     lost_on: list[str] = field(default_factory=list)
@@ -32,12 +35,12 @@ class Held:
         return len(self.lost_on) > 1
 
 
-def checked(claim: Claim, frame: Frame, host: str) -> tuple[dict[str, Any], bytes, bytes]:
+def checked(held: Held, frame: Frame, host: str) -> tuple[dict[str, Any], bytes, bytes]:
     """The result of a job as its host sent it, made that of the attempt it was claimed for.
 
-    Raises CorruptFileError for one that is not an answer to this job and input.
+    Raises CorruptFileError for one that is not an answer to this job and the input that it was sent with.
     """
-    header, payload = frame
+    claim, (header, payload) = held.claim, frame
     where = f"{host}:{claim.job.name}"
     sizes = header.get("sizes")
     if not isinstance(sizes, list) or len(sizes) != 3 or not all(type(n) is int and n >= 0 for n in sizes):
@@ -51,11 +54,11 @@ def checked(claim: Claim, frame: Frame, host: str) -> tuple[dict[str, Any], byte
         raise CorruptFileError(where, f"not JSON ({error})") from None
     if not isinstance(result, dict):
         raise CorruptFileError(where, "not a JSON object")
-    jobs.check_result(where, result, claim.job.name, None, claim.record.input_sha256)
+    jobs.check_result(where, result, claim.job.name, None, held.input_sha256)
     if "pickle_sha256" in result:
         raise CorruptFileError(where, "a pickle from a host is refused")
     spent = claim.spent + float(result.get("spent") or 0.0)
-    result.update(attempt=claim.attempt, spent=spent, host=host)
+    result.update(attempt=claim.attempt, spent=spent, host=host, input_sha256=claim.record.input_sha256)
     return result, out, err
 
 

@@ -13,10 +13,13 @@ from executors.bundle import bundle, digest
 from executors.remote.frames import Frame
 from executors.remote.settings import RemoteConfig
 from spool import jsonio
+from spool.errors import CorruptFileError
+from spool.job import sha256
 from spool.layout import FanOutFiles
 from spool.making import INLINE_BASE
 from spool.publish import read_bytes
 from spool.queue import Claim
+from spool.retry import given_input
 
 CHUNK = 1 << 20
 
@@ -91,27 +94,46 @@ def _wanted(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     return member
 
 
-def job(claim: Claim, delivery: int) -> Frame:
-    """A claimed job as its host gets it.
+class Sent(NamedTuple):
+    """A claimed job as a host gets it. input_sha256: of the input it gets, which a result has to answer."""
 
-    Retries are decided here and not on the host, so the copy allows none, and what is left of the total time.
-    Raises what `read_bytes` raises.
+    record: bytes
+    input: bytes
+    input_sha256: str
+
+
+def packed(claim: Claim) -> Sent:
+    """A claimed job, made one that a host can run from its two files alone.
+
+    Retries are decided here and not on the host, so the copy allows none, and what is left of the total time. What a
+    person gave the job when it was sent back stands in the copy's input, as a first attempt has no notes.
+    Raises what `read_bytes` and `given_input` raise.
     """
     data, policy = claim.record.data, claim.record.policy
     total = policy.timeout_total
     left = None if total is None else max(total - claim.spent, 0.001)
-    allowed = replace(policy, max_retries=0, timeout_total=left)
-    record = jsonio.dumps({**data, "policy": allowed.to_json()})
-    own = read_bytes(claim.job.input)
+    own, digest = read_bytes(claim.job.input), claim.record.input_sha256
+    given = given_input(claim.job, claim.attempt) if claim.attempt > 1 else {}
+    if given:
+        if sha256(own) != digest:
+            raise CorruptFileError(claim.job.input, "it is not what the coordinator wrote (sha256 differs)")
+        own = jsonio.dumps({**jsonio.loads(own), **given})
+        digest = sha256(own)
+    allowed = replace(policy, max_retries=0, timeout_total=left).to_json()
+    return Sent(jsonio.dumps({**data, "policy": allowed, "input_sha256": digest}), own, digest)
+
+
+def job(claim: Claim, sent: Sent, delivery: int) -> Frame:
+    """The message that brings a job to its host."""
     header: dict[str, Any] = {
         "op": "job",
         "job": claim.job.name,
         "delivery": delivery,
-        "record": len(record),
-        "workflow": data.get("workflow"),
-        "base": "base_sha256" in data,
+        "record": len(sent.record),
+        "workflow": claim.record.data.get("workflow"),
+        "base": "base_sha256" in claim.record.data,
     }
-    return Frame(header, record + own)
+    return Frame(header, sent.record + sent.input)
 
 
 def read_base(fanout: FanOutFiles) -> bytes | None:
