@@ -17,7 +17,7 @@ from spool import fitness, mounts, probe
 from spool.finding import Finding, Findings, Severity
 from spool.probe import Partner, PartnerError
 from tests.spool.kit import raises_errno
-from tests.support import children_of
+from tests.support import children_of, wait_until
 
 WELL = {
     "bytes",
@@ -195,8 +195,8 @@ def test_two_winners_of_one_name_are_found(tmp_path: Path, monkeypatch: pytest.M
     make = probe.MAKERS[kind]
 
     def over(source: str, path: str, me: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+        wait_until(lambda: os.path.lexists(path), what=f"the other process to make {path}")
+        os.unlink(path)
         make(source, path, me)
 
     monkeypatch.setitem(probe.MAKERS, kind, over)
@@ -241,7 +241,10 @@ def test_a_clock_that_is_a_day_off(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_events_that_do_not_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitness, "EVENT_PATIENCE", 0.0)
+    from watchdog.observers import Observer
+
+    monkeypatch.setattr(Observer, "dispatch_events", lambda _observer, queue: queue.get())
+    monkeypatch.setattr(fitness, "EVENT_PATIENCE", 0.1)
     found = not_well(tmp_path)
     assert set(found) == {"events"}
     assert "polling is used" in found["events"].remedy
