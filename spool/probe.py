@@ -16,6 +16,7 @@ import os
 import select
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import IO
 
@@ -25,6 +26,9 @@ from spool.publish import write_exclusive
 
 PATIENCE = 30.0
 """Seconds after which a partner that does not answer is given up."""
+
+HEAD_START = 0.001
+"""Seconds before both begin: each has gone to sleep by then, so that neither is always the first."""
 
 _START = "import sys; sys.path[:] = sys.argv[2:]; from spool.probe import serve; serve(sys.argv[1])"
 
@@ -60,8 +64,10 @@ class Partner:
         outcome = []
         for number in range(rounds):
             path = f"{self._folder}/{kind}.{number}"
-            self._send(f"{kind} {number}")
+            start = time.monotonic() + HEAD_START
+            self._send(f"{kind} {number} {start}")
             try:
+                _sleep_until(start)
                 ours = _attempt(make, source, path, "here")
             finally:
                 theirs = self._answer()
@@ -121,6 +127,11 @@ def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
 
 
 # -- what both do -----------------------------------------------------------------------------------------------
+
+
+def _sleep_until(when: float) -> None:
+    """Return at a moment of the monotonic clock, which the processes of a machine share."""
+    time.sleep(max(0.0, when - time.monotonic()))
 
 
 def _symlink(_source: str, path: str, me: str) -> None:
@@ -183,7 +194,9 @@ def serve(folder: str) -> None:
 
 def _done(word: str, rest: str, folder: str, source: str, kept: list[int]) -> str:
     if word in MAKERS:
-        return "won" if _attempt(MAKERS[word], source, f"{folder}/{word}.{rest}", "there") else "lost"
+        number, start = rest.split()
+        _sleep_until(float(start))
+        return "won" if _attempt(MAKERS[word], source, f"{folder}/{word}.{number}", "there") else "lost"
     fd = os.open(f"{folder}/{rest}", os.O_RDWR | os.O_CREAT, 0o600)
     free = lock_descriptor(fd, blocking=False)
     if word == "hold":
