@@ -1,4 +1,4 @@
-"""One host: its ssh session, and what becomes of it.
+"""One host: its session, and what becomes of it.
 
     connecting --probe, program, setup--> ready --session lost--> waiting --back-off--> connecting ...
          |                                                           |
@@ -10,27 +10,20 @@ nobody. Both only talk to the feeder through a queue. Every wait has a deadline.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import queue
 import random
 import secrets
-import shlex
-import signal
-import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
-from pkgutil import get_data
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from executors.breaker import CircuitBreaker, CircuitState
 from executors.policy import CircuitBreakerConfig
-from executors.remote.failures import HostError, of_refusal, of_ssh
-from executors.remote.frames import Frame, FrameError, FrameReader, FrameWriter
+from executors.remote.failures import HostError, of_refusal
+from executors.remote.frames import Frame, FrameError
 from executors.remote.parcel import Program
-from executors.remote.settings import SSH_CONFIG, RemoteConfig, RemoteHost
+from executors.remote.session import Session
+from executors.remote.settings import RemoteConfig, RemoteHost
 
 SILENCE = 30.0
 """Seconds without a word from a host that should beat after which it counts as lost."""
@@ -43,13 +36,6 @@ BREAKER = CircuitBreakerConfig(failure_threshold=4, reset_timeout=30.0)
 
 NEED = 8 * 1024 * 1024
 """Bytes that must be free in a host's workdir."""
-
-_LOADER = (
-    "import os;f=os.fdopen(0,'rb',0,closefd=False);"
-    "r=lambda n:(lambda b:b+r(n-len(b)))(os.read(0,n)) if n else b'';"
-    "exec(r(int(f.readline())))"
-)
-"""What Python is told on the command line: to run what comes on stdin. The same for every host and job."""
 
 
 class News(NamedTuple):
@@ -69,110 +55,6 @@ class Setup(NamedTuple):
     version: str
     environment: dict[str, str]
     frames: Callable[[], Iterable[Frame]]
-
-
-def ssh_argv(host: RemoteHost, config: RemoteConfig, command: str) -> list[str]:
-    """The command line of a session: a fixed argv; the user's ssh_config is respected."""
-    options = {
-        "BatchMode": "yes",
-        "ConnectTimeout": str(max(1, round(config.connect_timeout))),
-        "ServerAliveInterval": "2",
-        "ServerAliveCountMax": "3",
-        "StrictHostKeyChecking": "yes" if config.host_keys == "strict" else "accept-new",
-        "ControlMaster": "no",
-        "ControlPath": "none",
-        "ClearAllForwardings": "yes",
-        "RemoteCommand": "none",
-        "PermitLocalCommand": "no",
-        "LogLevel": "ERROR",
-        "Compression": "yes" if config.compress else "no",
-    }
-    argv = ["ssh"]
-    if os.environ.get(SSH_CONFIG):
-        argv += ["-F", os.environ[SSH_CONFIG]]
-    argv += ["-T", "-x", "-e", "none"]
-    for name, value in options.items():
-        argv += ["-o", f"{name}={value}"]
-    if host.port is not None:
-        argv += ["-p", str(host.port)]
-    return [*argv, "--", host.target, command]
-
-
-class Session:
-    """One `ssh` to a host."""
-
-    def __init__(self, host: RemoteHost, config: RemoteConfig) -> None:
-        self.host = host
-        command = f"exec {host.python or 'python3'} -I -c {shlex.quote(_LOADER)}"
-        self._said = tempfile.TemporaryFile(prefix="tea-ssh-")  # noqa: SIM115 - closed with the session
-        try:
-            self._process = subprocess.Popen(
-                ssh_argv(host, config, command),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._said,
-                bufsize=0,
-                start_new_session=True,
-            )
-        except FileNotFoundError:
-            self._said.close()
-            text = "there is no `ssh` here"
-            raise HostError(host.host, text, "install the OpenSSH client", lasting=True) from None
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self.writer = FrameWriter(self._process.stdin.fileno())
-        self.reader = FrameReader(self._process.stdout.fileno(), lambda: self.writer.moved)
-        self._outbox: queue.SimpleQueue[bytes | Frame | None] = queue.SimpleQueue()
-        self._writing = threading.Thread(target=self._write, name=f"tea-to-{host.host}", daemon=True)
-        self._writing.start()
-
-    def send(self, message: bytes | Frame) -> None:
-        """Send when the link takes it; never waits."""
-        self._outbox.put(message)
-
-    def _write(self) -> None:
-        with contextlib.suppress(OSError, ValueError):  # the session is over; the reader tells
-            while (message := self._outbox.get()) is not None:
-                if isinstance(message, Frame):
-                    self.writer.write(*message)
-                else:
-                    self.writer.raw(message)
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()  # type: ignore[union-attr]
-
-    def failure(self) -> HostError:
-        """Why the session ended before tea had answered."""
-        try:
-            code = self._process.wait(2)
-        except subprocess.TimeoutExpired:
-            code = None
-        return of_ssh(self.host, code, self.said())
-
-    def said(self) -> str:
-        """The end of what ssh, and the programs on the host, have printed to stderr."""
-        size = os.fstat(self._said.fileno()).st_size
-        return os.pread(self._said.fileno(), 8192, max(0, size - 8192)).decode("utf-8", "replace")
-
-    def kill(self) -> None:
-        """End the `ssh` and what it started, a ProxyCommand for instance."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-
-    def end(self, patience: float) -> None:
-        """End the worker on the host by the end of its stdin; what does not end in time is killed here."""
-        self._outbox.put(None)
-        deadline = time.monotonic() + patience
-        while self._process.poll() is None and time.monotonic() < deadline:
-            with contextlib.suppress(TimeoutError, FrameError, OSError):
-                if self.reader.read(max(0.01, deadline - time.monotonic())) is None:
-                    break
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(max(0.0, deadline - time.monotonic()) if patience else 0)
-        self.kill()
-        self._process.wait()
-        self._writing.join(5)
-        self._process.stdout.close()  # type: ignore[union-attr]
-        self._said.close()
 
 
 class Link:
@@ -270,13 +152,9 @@ class Link:
     def _begin(self, session: Session) -> None:
         mark = f"tea-{secrets.token_hex(8)} "
         setup, program = self._setup, self._setup.program
-        text = get_data("executors.remote", "bootstrap.py")
-        assert text is not None
-        session.send(f"{len(text)}\n".encode() + text)
         workdir = self.host.workdir or self._config.workdir
-        asked = {"mark": mark, "workdir": workdir, "program": program.name, "sha256": program.sha256, "need": NEED}
-        session.send(Frame({"op": "probe", **asked}))
-        hello = self._answer(session, mark, self._config.connect_timeout + ANSWER)
+        asked = {"workdir": workdir, "program": program.name, "sha256": program.sha256, "need": NEED}
+        hello = session.probe(mark, asked, self._config.connect_timeout + ANSWER)
         if not hello["have"]:
             session.send(Frame({"op": "program"}, program.data))
         environment = {**setup.environment, **self.host.env}
@@ -286,17 +164,9 @@ class Link:
         session.send(Frame({"op": "slots", "slots": slots}))
         for frame in setup.frames():
             session.send(frame)
-        self._answer(session, mark, SILENCE)
+        session.answer(mark, SILENCE)
         self.slots, self._live, self._connecting = slots, session, None
         self._tell(News(self, self.session, "ready", Frame(hello)))
-
-    def _answer(self, session: Session, mark: str, patience: float) -> dict[str, Any]:
-        answer = session.reader.skip_to(mark, patience)
-        if answer is None:
-            raise session.failure()
-        if "refused" in answer:
-            raise of_refusal(self.host, answer["refused"], str(answer.get("text")))
-        return answer
 
     def _listen(self, session: Session) -> None:
         while True:

@@ -1,0 +1,34 @@
+"""Transport `openssh`: the `ssh` program, with all that the user's ssh_config says."""
+
+from __future__ import annotations
+
+import os
+
+from executors.remote.settings import SSH_CONFIG, RemoteConfig, RemoteHost
+
+
+def argv(host: RemoteHost, config: RemoteConfig, command: str) -> list[str]:
+    """The command line of a session: a fixed argv."""
+    options = {
+        "BatchMode": "yes",
+        "ConnectTimeout": str(max(1, round(config.connect_timeout))),
+        "ServerAliveInterval": "2",
+        "ServerAliveCountMax": "3",
+        "StrictHostKeyChecking": "yes" if config.host_keys == "strict" else "accept-new",
+        "ControlMaster": "no",
+        "ControlPath": "none",
+        "ClearAllForwardings": "yes",
+        "RemoteCommand": "none",
+        "PermitLocalCommand": "no",
+        "LogLevel": "ERROR",
+        "Compression": "yes" if config.compress else "no",
+    }
+    argv = ["ssh"]
+    if os.environ.get(SSH_CONFIG):
+        argv += ["-F", os.environ[SSH_CONFIG]]
+    argv += ["-T", "-x", "-e", "none"]
+    for name, value in options.items():
+        argv += ["-o", f"{name}={value}"]
+    if host.port is not None:
+        argv += ["-p", str(host.port)]
+    return [*argv, "--", host.target, command]

@@ -1,0 +1,140 @@
+"""One session on a host: a program here holds the connection, and its stdin and stdout are those of Python there.
+
+    tea  -- stdin -->  the transport's program  -- ssh -->  sshd  -->  Python: `bootstrap`, then the worker
+         <- stdout --                           <--------         <--
+
+The transport is only a command line: a program that logs in, runs one command, passes its bytes on and tells by words
+on stderr and an exit code 255 what went wrong. As it is a process, it can be killed whatever it waits for, and takes
+neither this process's memory nor its time. What is said on a session is the same over every transport.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import shlex
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from pkgutil import get_data
+from typing import Any
+
+from executors.remote import openssh
+from executors.remote.failures import HostError, of_refusal, of_ssh
+from executors.remote.frames import Frame, FrameError, FrameReader, FrameWriter
+from executors.remote.settings import RemoteConfig, RemoteHost
+
+_LOADER = (
+    "import os;f=os.fdopen(0,'rb',0,closefd=False);"
+    "r=lambda n:(lambda b:b+r(n-len(b)))(os.read(0,n)) if n else b'';"
+    "exec(r(int(f.readline())))"
+)
+"""What Python is told on the command line: to run what comes on stdin. The same for every host and job."""
+
+
+class Session:
+    """One connection to a host, from the login to the end.
+
+    Raises HostError when there is no program for the transport.
+    """
+
+    def __init__(self, host: RemoteHost, config: RemoteConfig) -> None:
+        self.host = host
+        command = f"exec {host.python or 'python3'} -I -c {shlex.quote(_LOADER)}"
+        self._said = tempfile.TemporaryFile(prefix="tea-ssh-")  # noqa: SIM115 - closed with the session
+        try:
+            self._process = subprocess.Popen(
+                openssh.argv(host, config, command),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._said,
+                bufsize=0,
+                start_new_session=True,
+            )
+        except FileNotFoundError:
+            self._said.close()
+            text = "there is no `ssh` here"
+            raise HostError(host.host, text, "install the OpenSSH client", lasting=True) from None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self.writer = FrameWriter(self._process.stdin.fileno())
+        self.reader = FrameReader(self._process.stdout.fileno(), lambda: self.writer.moved)
+        self._outbox: queue.SimpleQueue[bytes | Frame | None] = queue.SimpleQueue()
+        self._writing = threading.Thread(target=self._write, name=f"tea-to-{host.host}", daemon=True)
+        self._writing.start()
+
+    # -- what is said -------------------------------------------------------------------------------------------
+
+    def send(self, message: bytes | Frame) -> None:
+        """Send when the link takes it; never waits."""
+        self._outbox.put(message)
+
+    def probe(self, mark: str, asked: dict[str, Any], patience: float) -> dict[str, Any]:
+        """Start `bootstrap` on the host and ask it (`bootstrap.probe` says what); its answer.
+
+        Raises HostError for a host that cannot be used, TimeoutError after `patience` seconds, FrameError when it
+        speaks otherwise.
+        """
+        text = get_data("executors.remote", "bootstrap.py")
+        assert text is not None
+        self.send(f"{len(text)}\n".encode() + text)
+        self.send(Frame({"op": "probe", "mark": mark, **asked}))
+        return self.answer(mark, patience)
+
+    def answer(self, mark: str, patience: float) -> dict[str, Any]:
+        """What the host says after `mark`. Raises as `probe` does."""
+        answer = self.reader.skip_to(mark, patience)
+        if answer is None:
+            raise self.failure()
+        if "refused" in answer:
+            raise of_refusal(self.host, answer["refused"], str(answer.get("text")))
+        return answer
+
+    def _write(self) -> None:
+        with contextlib.suppress(OSError, ValueError):  # the session is over; the reader tells
+            while (message := self._outbox.get()) is not None:
+                if isinstance(message, Frame):
+                    self.writer.write(*message)
+                else:
+                    self.writer.raw(message)
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()  # type: ignore[union-attr]
+
+    # -- its end ------------------------------------------------------------------------------------------------
+
+    def failure(self) -> HostError:
+        """Why the session ended before tea had answered."""
+        try:
+            code = self._process.wait(2)
+        except subprocess.TimeoutExpired:
+            code = None
+        return of_ssh(self.host, code, self.said())
+
+    def said(self) -> str:
+        """The end of what the transport, and the programs on the host, have printed to stderr."""
+        size = os.fstat(self._said.fileno()).st_size
+        return os.pread(self._said.fileno(), 8192, max(0, size - 8192)).decode("utf-8", "replace")
+
+    def kill(self) -> None:
+        """End the program here and what it started, a ProxyCommand for instance."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def end(self, patience: float) -> None:
+        """End the worker on the host by the end of its stdin; what is not over in `patience` seconds is killed here."""
+        self._outbox.put(None)
+        deadline = time.monotonic() + patience
+        while self._process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError, FrameError, OSError):
+                if self.reader.read(max(0.01, deadline - time.monotonic())) is None:
+                    break
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(max(0.0, deadline - time.monotonic()) if patience else 0)
+        self.kill()
+        self._process.wait()
+        self._writing.join(5)
+        self._process.stdout.close()  # type: ignore[union-attr]
+        self._said.close()
