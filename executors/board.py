@@ -106,6 +106,7 @@ class Board:
         self.created = 0
         self.running = 0
         """How many branches run now, as far as the executor knows."""
+        self.paused = False
         self.retries = 0
         self.first_failure: ParallelFlowResult | None = None
         self.stopper: ParallelFlowResult | None = None

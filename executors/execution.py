@@ -18,6 +18,7 @@ from executors.result import ParallelFlowResult
 from spool import job as jobs
 from spool.attempts import Outcome, Verdict, may_retry
 from spool.patience import PASSING, PATIENCE
+from spool.pause import Gate
 from spool.watcher import Watcher
 from spool.worker import Observer, this_worker
 
@@ -45,6 +46,7 @@ class Execution:
             lambda: this_worker(self.spool, lease=context.lease, version=context.version).text, "cannot register"
         )
         self.watcher = Watcher(board.fanout, events=events)
+        self._gate = Gate(board.fanout)
         configs = [board.config, *(flow.config for flow in board.flows if flow.config is not None)]
         self.timed = any(c.timeout_seconds is not None or c.timeout_total is not None for c in configs)
         guarded = any(c.circuit_breaker for c in configs)
@@ -119,6 +121,7 @@ class Execution:
             self.wait(min(TICK, self.watcher.due))
 
     def _look_around(self) -> None:
+        self.board.paused = self._gate.closed()
         self.board.progress()
         self.tick()
         reason = self.board.should_stop

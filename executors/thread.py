@@ -33,6 +33,7 @@ from spool.attempts import Ended, Outcome, Policy, Verdict, may_retry
 from spool.claim import host_name, try_claim
 from spool.errors import SpoolError, TooLargeError
 from spool.patience import PASSING, patiently
+from spool.pause import Gate
 from spool.worker import Observer, this_worker
 
 
@@ -101,6 +102,7 @@ class _Execution:
         self.running: dict[int, _Try] = {}
         self.outbox: queue.SimpleQueue[_Try] = queue.SimpleQueue()
         self.context_vars = contextvars.copy_context()
+        self._gate = Gate(board.context.fanout)
         self._told: set[str] = set()
 
     def run(self) -> list[ParallelFlowResult]:
@@ -170,6 +172,9 @@ class _Execution:
         reason = self.board.should_stop
         if reason is not None:
             self._cancel_all(reason)
+            return
+        self.board.paused = self._gate.closed()
+        if self.board.paused:
             return
         while self.ready and len(self.running) < self.workers and self.ready[0][0] <= time.monotonic():
             _, index, _ = heapq.heappop(self.ready)
@@ -330,6 +335,6 @@ class _Execution:
         """Seconds until something must be done without being asked."""
         now = time.monotonic()
         times = [trial.deadline for trial in self.running.values() if trial.deadline is not None]
-        if self.ready and len(self.running) < self.workers:
+        if self.ready and len(self.running) < self.workers and not self.board.paused:
             times.append(self.ready[0][0])
         return min(max(min(times, default=now + 0.1) - now, 0.0), 0.1)

@@ -130,11 +130,14 @@ def _waiting(facts: Facts, decision: Decision) -> str:
 
 
 def _busy(facts: Facts) -> str:
-    return " A worker takes it when it comes to it." if facts.driven and facts.workers else ""
+    return " A worker takes it when it comes to it." if facts.driven and facts.workers and not facts.paused else ""
 
 
 def _nobody(facts: Facts) -> str:
     """Why nothing will happen by itself; empty where it will."""
+    if facts.paused:
+        since = f" since {_clock(facts.paused['at'])}" if facts.paused["at"] is not None else ""
+        return f" The run is paused by {facts.paused['by']}{since}: nothing new begins."
     if not facts.driven:
         who = f"{facts.driver} is gone" if facts.driver else "its coordinator is gone"
         return f" Nobody drives its run ({facts.run_state}; {who})."
@@ -259,6 +262,8 @@ def _next(facts: Facts, state: str) -> Iterator[tuple[str, str]]:
         yield f"tea spool cancel {job}", "end it"
     elif state != "succeeded" and not facts.driven:
         yield resume, "go on with the run"
+    elif state != "succeeded" and facts.paused:
+        yield f"tea spool unpause {facts.run}", "let the run go on"
     elif state == "waiting" and facts.strategy == "workers" and facts.workers < 2:
         yield "tea worker", "run the jobs of this spool"
     elif state == "succeeded" and not facts.driven and facts.run_state != "done":

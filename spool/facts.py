@@ -20,6 +20,7 @@ from spool.find import fanout_of, in_run, run_of, spool_of
 from spool.inspect import AttemptView, read_quietly
 from spool.job import check_result, ended, read_accepted, read_job
 from spool.layout import QUARANTINED, JobFiles, RunFiles, SpoolFiles
+from spool.pause import paused
 from spool.run import coordinator
 from spool.worker import LEASE, Observer, is_stopped
 
@@ -60,6 +61,7 @@ class Facts:
     ticket: its folder, "" for none. trouble: why its job.json cannot be trusted. accepted: its result, if it has one.
     quarantined: names of files that were put aside. run_state: as of `tea spool status`. driver: who drives the run.
     workers: live workers of the spool, the coordinator included. waited: seconds since the newest result was written.
+    paused: who holds the run and since when, as of `pause.paused`; empty when that does not hold this job.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Facts:
     strategy: str = "process"
     workers: int = 0
     waited: float = 0.0
+    paused: Mapping[str, Any] = field(default_factory=dict)
     now: float = 0.0
 
     @property
@@ -110,6 +113,7 @@ def facts_of(job: JobFiles, observer: Observer | None = None) -> Facts:
         strategy=str(read_quietly(fanout.fanout).get("strategy") or ""),
         workers=len(observer.live_workers()),
         waited=_waited(job, tries),
+        paused={} if "/" in in_run(fanout.path) else paused(run),
         now=time.time(),
     )
 

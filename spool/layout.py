@@ -189,6 +189,10 @@ class RunFiles(NamedTuple):
         return f"{self.path}/cancel.json"
 
     @property
+    def paused(self) -> str:
+        return f"{self.path}/paused.json"
+
+    @property
     def events(self) -> str:
         return f"{self.path}/events.jsonl"
 

@@ -20,6 +20,7 @@ from spool.claim import claimed_by, try_claim
 from spool.errors import SpoolError
 from spool.job import JobRecord
 from spool.layout import FanOutFiles, JobFiles, is_name
+from spool.pause import Gate
 from spool.worker import Observer, read_now
 
 POLL = 0.1
@@ -77,15 +78,18 @@ class Queue:
         self._next_dead_look = clock() + DEAD_WORKERS
         self._next_known_look = 0.0
         self._trouble: OSError | None = None
+        self._gate = Gate(fanout, clock)
         self.remaining = -1
         """Tickets in `todo/` at the last listing; 0 tells that nothing is left, -1 that nobody has looked."""
 
     def take(self) -> Claim | None:
-        """Claim a free attempt; None when there is none now.
+        """Claim a free attempt; None when there is none now, or the run is paused.
 
         Raises OSError when the disk refuses claims, or a job's files, while there is no other job to take.
         """
         now = self._clock()
+        if self._gate.closed(now):
+            return None
         if now >= self._next_dead_look:
             self._find_dead_workers(now)
         if self._look_again and now >= self._next_known_look and (claim := self._take_known(now)):

@@ -42,6 +42,7 @@ class Counts:
     seconds: float
     rate: float
     nested: bool = False
+    paused: bool = False
 
     @property
     def finished(self) -> int:
@@ -66,7 +67,9 @@ class Counts:
             (self.todo, "to do"),
         )
         parts += [f"{number} {label}" for number, label in shown if number]
-        if self.finished < self.total:
+        if self.paused and self.finished < self.total:
+            parts.append("paused")
+        elif self.finished < self.total:
             parts += [f"{speed(self.rate)}"] if self.rate else []
             parts += [f"{duration(self.left)} left"] if self.left is not None else []
         else:
@@ -136,6 +139,7 @@ class _Seen:
             seconds=seconds,
             rate=(finished - self.before) / (now - self.since) if now - self.since > 0.2 else 0.0,
             nested=self.nested,
+            paused=board.paused,
         )
 
 
@@ -196,7 +200,7 @@ class Lines:
 
     def show(self, live: list[Counts], ended: list[Counts]) -> None:
         for counts in live[:LIVE_LINES]:
-            state = (counts.finished, counts.retries, counts.total)
+            state = (counts.finished, counts.retries, counts.total, counts.paused)
             if self._told.get(counts.name) != state and counts.seconds >= self.interval / 2:
                 self._told[counts.name] = state
                 self._print(counts)

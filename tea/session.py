@@ -26,6 +26,7 @@ from spool import run as runs
 from spool.job import sha256
 from spool.layout import FanOutFiles, JobFiles, RunFiles
 from spool.patience import patiently
+from spool.pause import paused, unpause
 from spool.publish import publish, read_bytes, read_json, replace
 from spool.retry import given_input
 from spool.retry import retry_failed as send_failed_back
@@ -195,6 +196,8 @@ def resume(spool: str, run: str | None, options: RunOptions, retry_failed: bool 
     session.take_over(record)
     driven = Run.resume(files, found, sync=workflow.spool.durability == "power", lease=workflow.spool.lease_duration)
     try:
+        if (note := paused(found)) and unpause(found):
+            session.warn(f"the run was paused by {note['by']}; it goes on now")
         fanout = _fan_out_to_resume(found, retry_failed)
         if fanout is not None:
             driven.go_back_to(fanout)

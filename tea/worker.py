@@ -23,7 +23,8 @@ from spool import job as jobs
 from spool import tickets
 from spool.claim import claimed_by
 from spool.errors import SpoolError
-from spool.layout import FanOutFiles
+from spool.layout import FanOutFiles, RunFiles
+from spool.pause import paused
 from spool.publish import read_json
 from spool.run import fanouts, find_spool, runs
 from spool.worker import LEASE, this_worker
@@ -75,9 +76,16 @@ class WorkerCommand:
         """The oldest fan-out that has jobs to do which anybody may run."""
         for run in runs(self.spool):
             for fanout in fanouts(run.fanouts):
-                if tickets.names(fanout, "todo") and (work := self._usable(fanout, run.run)):
+                if tickets.names(fanout, "todo") and not self._held(run) and (work := self._usable(fanout, run.run)):
                     return work
         return None
+
+    def _held(self, run: RunFiles) -> bool:
+        """Whether a run is paused, so that nobody takes jobs of it."""
+        if not (note := paused(run)):
+            return False
+        self._tell(f"{run.path} {note['at']}", f"run {run.name} is paused by {note['by']}; its jobs wait")
+        return True
 
     def _usable(self, fanout: FanOutFiles, run_json: str) -> _Work | None:
         try:

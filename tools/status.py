@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -15,6 +15,7 @@ from spool.claim import Claimant
 from spool.find import in_run, run_at
 from spool.inspect import FanOutView, RunView, WorkerView
 from spool.layout import SpoolFiles
+from spool.pause import paused
 from spool.run import find_run, find_spool
 from spool.worker import Observer
 from tea.cli.complete import run_names
@@ -27,6 +28,9 @@ WATCH_INTERVAL = 1.0
 
 SHOWN = 5
 """Failures that are named."""
+
+ENDED = ("done", "cancelled")
+"""States in which it does not matter whether a run was paused."""
 
 HELP = """How far RUN is (the newest by default): branches by outcome, who works on it, rate and time left, the first
 failures. Reads a live, a finished or a crashed run, and changes nothing.
@@ -64,12 +68,14 @@ class Status:
         self._before: dict[str, tuple[float, int]] = {}
         self.view: RunView
         self.workers: list[WorkerView] = []
+        self.paused: Mapping[str, Any] = {}
         self.look()
 
     def look(self) -> None:
         """Look now."""
         self.workers = inspect.workers(self.spool, self._observer)
         self.view = inspect.look_at_run(self.spool, self.run, SHOWN, self._observer)
+        self.paused = paused(self.run) if self.view.state not in ENDED else {}
 
     # -- text -----------------------------------------------------------------------------------------------
 
@@ -94,6 +100,9 @@ class Status:
             if isinstance(finished, int | float) and view.state != "running":
                 text += f", took {duration(max(0.0, finished - started))}"
         yield f"state     {text}{self._driver()}"
+        if self.paused:
+            since = f", {ago(self.paused['at'])}" if self.paused["at"] is not None else ""
+            yield f"paused    by {self.paused['by']}{since}: nothing new begins"
         if view.state not in ("running", "done") and record.get("error"):
             where = f" in node '{record['node']}'" if record.get("node") else ""
             yield f"error     {clip(str(record['error']), 200)}{where}"
@@ -171,6 +180,8 @@ class Status:
     def _next_lines(self) -> Iterator[str]:
         hint = spool_hint(self.spool.path)
         commands = []
+        if self.paused:
+            commands.append(f"tea spool unpause {self.run.name}{hint}")
         if self.view.failures:
             commands.append(f"tea spool show {in_run(self.view.failures[0].job.path)}{hint}")
         if self.view.state in ("stopped", "interrupted", "failed"):
@@ -190,6 +201,7 @@ class Status:
             "run": self.run.name,
             "path": self.run.path,
             "state": view.state,
+            "paused": dict(self.paused) or None,
             "coordinator": view.coordinator or None,
             "coordinator_alive": view.alive,
             "record": dict(view.record),

@@ -98,7 +98,7 @@ class Feeder(Execution):
         with contextlib.suppress(queue.Empty):
             while True:
                 lines += self._take(self._news.get_nowait())
-        if not self._closing:
+        if not self._closing and not self._gate.closed():
             self._feed()
         return lines
 
@@ -341,13 +341,17 @@ class Feeder(Execution):
         link.send(parcel.job(held.claim, sent, self._deliveries))
 
     def _balance(self) -> None:
-        """Where a host has nothing to do and nothing is free, others give back what they have not begun."""
-        if self._waiting:
+        """Where a host has nothing to do and nothing is free, others give back what they have not begun; of a run
+        that is paused, all do.
+        """
+        if self._waiting and not self.board.paused:
             return
         busy = {held.link.name for held in self.held.values() if held.link is not None}
         idle = [link for link in self.links if link.ready and link.name not in busy]
         wanted = sum(link.slots for link in idle)
         spare = [held for held in self.held.values() if held.link and not held.began and not held.asked_back]
+        if self.board.paused:
+            wanted = len(spare)
         for held in reversed(spare[-wanted:] if wanted else []):
             if held.link is not None:
                 held.asked_back = True

@@ -24,7 +24,10 @@ SPOOL_COMMANDS = {
     "replay": Entry("tea.cli.replay:replay", "Run a job again, apart from its record, and compare."),
     "retry": Entry("tools.retry:command", "Send failed jobs back; `tea resume` then runs them."),
     "cancel": Entry("tools.cancel:command", "End a run, or some of its jobs."),
+    "pause": Entry("tools.pause:command", "Start no further jobs of a run; what runs ends."),
+    "unpause": Entry("tools.unpause:command", "Let a run go on that was paused."),
     "gc": Entry("tools.gc:command", "Remove old runs and what dead workers left."),
+    "report": Entry("tools.report:command", "One HTML page about a run: timeline, failures, all jobs."),
     "doctor": Entry("tools.doctor:command", "What is wrong with a spool or its folder, and how to mend it."),
 }
 

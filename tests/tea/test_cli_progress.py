@@ -116,6 +116,13 @@ class TestProgress:
         shows(one)
         assert len(shown.calls) == 2
 
+    def test_a_run_that_is_paused_says_so(self) -> None:
+        shown, one = Shown(), board()
+        one.paused = True
+        Progress(shown, Clock())(one)
+        ((live, _),) = shown.calls
+        assert live[0].text() == "0/3 done, 3 to do, paused"
+
     def test_a_board_that_is_complete_is_shown_once_more_and_forgotten(self) -> None:
         clock, shown, one = Clock(), Shown(), board(1)
         with Progress(shown, clock) as shows:
