@@ -29,12 +29,12 @@ from spool.examination import OTHERS_MAY_WRITE, Examination, Scope, is_here, is_
 from spool.finding import Findings, Mend
 from spool.fitness import examine as examine_folder
 from spool.fitness import room
-from spool.inspect import doing, read_quietly
+from spool.inspect import at_work, read_quietly
 from spool.job import sha256
 from spool.layout import FORMAT, RunFiles, SpoolFiles, WorkerFiles, is_name
 from spool.publish import read_bytes
 from spool.run import coordinator, fanouts, open_spool
-from spool.worker import LEASE, read_now
+from spool.worker import LEASE
 
 OTHERS_MAY_READ = 0o055
 
@@ -315,7 +315,7 @@ def _dead_worker(exam: Examination, files: WorkerFiles, record: dict[str, object
         )
         exam.findings.error("unlocked-worker", files.lock, text, f"end it: kill {writer}")
         return
-    running = doing(read_now(files))
+    running = next(iter(at_work(files)), None)
     text = f"{who} is dead"
     if running is not None:
         text += f"; it had attempt {running.attempt} of {running.job.path}"
@@ -335,7 +335,7 @@ def _burier(exam: Examination, files: WorkerFiles) -> Mend:
     """Keep what its job had printed, then remove the folder."""
 
     def mend() -> bool:
-        running = doing(read_now(files))
+        running = next(iter(at_work(files)), None)
         if running is not None and os.path.isdir(running.job.path):
             exam.observer.inherit(running.job, running.attempt)
         exam.observer.bury({files.name})

@@ -19,7 +19,7 @@ from spool.attempts import Outcome
 from spool.claim import Claimant, claimed_by, host_name
 from spool.errors import CorruptFileError, ForeignFileError
 from spool.find import fanout_of, in_run
-from spool.layout import CLAIM, TICKETS, FanOutFiles, JobFiles, RunFiles, SpoolFiles, is_name
+from spool.layout import CLAIM, TICKETS, FanOutFiles, JobFiles, RunFiles, SpoolFiles, WorkerFiles, is_name
 from spool.publish import read_json
 from spool.run import coordinator, fanouts
 from spool.worker import Observer, is_locked, read_now
@@ -48,22 +48,30 @@ def read_quietly(path: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """An attempt that runs. started: seconds since the epoch, on the worker's clock."""
+    """An attempt that runs. started: seconds since the epoch, on the worker's clock. host: another one, which its
+    claimant sent it to; empty when it runs where its claimant does.
+    """
 
     job: JobFiles
     attempt: int
     claimant: str
     started: float
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """A worker that has a folder: it lives, or it was killed."""
+    """A worker that has a folder: it lives, or it was killed. attempts: several where it serves another host."""
 
     name: str
     alive: bool
     record: Mapping[str, Any]
-    running: Running | None
+    attempts: tuple[Running, ...]
+
+    @property
+    def running(self) -> Running | None:
+        """What it runs, the first of several."""
+        return next(iter(self.attempts), None)
 
 
 def workers(spool: SpoolFiles, observer: Observer | None = None) -> list[WorkerView]:
@@ -79,15 +87,20 @@ def workers(spool: SpoolFiles, observer: Observer | None = None) -> list[WorkerV
 
 def _worker(spool: SpoolFiles, name: str, alive: bool) -> WorkerView:
     files = spool.worker(name)
-    return WorkerView(name, alive, read_quietly(files.worker), doing(read_now(files)))
+    record = read_quietly(files.worker)
+    return WorkerView(name, alive, record, at_work(files, str(record.get("serves") or "")))
 
 
-def doing(now: str) -> Running | None:
-    """The attempt that a worker's `now` names: `FANOUT_PATH JOB ATTEMPT STARTED SPENT`."""
+def at_work(files: WorkerFiles, host: str = "") -> tuple[Running, ...]:
+    """The attempts that a worker's `now` names. host: the one that it serves."""
+    return tuple(one for line in read_now(files).splitlines() if (one := _running(line, host)))
+
+
+def _running(line: str, host: str) -> Running | None:
     try:
-        path, name, attempt, started, _ = now.rsplit(" ", 4)
+        path, name, attempt, started, _ = line.rsplit(" ", 4)
         job = FanOutFiles(path).job(name)
-        return Running(job, int(attempt), claimed_by(job, int(attempt)) or "", float(started))
+        return Running(job, int(attempt), claimed_by(job, int(attempt)) or "", float(started), host)
     except (ValueError, OSError):
         return None
 
@@ -188,7 +201,7 @@ def look_at_run(spool: SpoolFiles, run: RunFiles, failures: int = 5, observer: O
     """A run as it is now; the first `failures` failed jobs of each fan-out with their reasons."""
     view = RunView(run, read_quietly(run.run), coordinator(run), is_driven(run))
     inside = f"{run.path}/"
-    now = [worker.running for worker in workers(spool, observer) if worker.alive and worker.running]
+    now = [one for worker in workers(spool, observer) if worker.alive for one in worker.attempts]
     view.running = [running for running in now if running.job.path.startswith(inside)]
     groups: dict[str, FanOutView] = {}
     deadline = time.monotonic() + NESTED_BUDGET

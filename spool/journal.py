@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from spool import jsonio
@@ -45,17 +45,23 @@ class Journal:
         os.close(self._fd)
 
 
-def read_journal(run: RunFiles) -> Iterator[dict[str, Any]]:
-    """The events of a run, oldest first; a line cut short by a crash is passed over."""
+def read_journal(run: RunFiles, only: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """The events of a run, oldest first; a line cut short by a crash is passed over.
+
+    only: names of events; the lines of others are not even parsed.
+    """
+    wanted = [f'"event":"{name}"'.encode() for name in only]
     try:
         fd = os.open(run.events, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     with open(fd, "rb") as file:
         for line in file:
+            if wanted and not any(text in line for text in wanted):
+                continue
             try:
                 event = jsonio.loads(line)
             except ValueError:
                 continue
-            if type(event) is dict:
+            if type(event) is dict and (not only or event.get("event") in only):
                 yield event

@@ -220,9 +220,10 @@ class Queue:
     def _find_dead_workers(self, now: float) -> None:
         """Jobs of workers that died are worth a look before all others."""
         for name in self._observer.dead_workers():
-            path, *job = read_now(self._observer.files(name)).rsplit(" ", 4)
-            if path == self._fanout.path and job and is_name(job[0]):
-                self._later(job[0], 0.0)
+            for line in read_now(self._observer.files(name)).splitlines():
+                path, *job = line.rsplit(" ", 4)
+                if path == self._fanout.path and job and is_name(job[0]):
+                    self._later(job[0], 0.0)
         self._next_dead_look = self._clock() + DEAD_WORKERS
 
     def _give_up(self, job: JobFiles, record: JobRecord, decision: Decision) -> None:

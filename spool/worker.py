@@ -136,7 +136,7 @@ class Worker:
                 continue
 
     def doing(self, text: str) -> None:
-        """Say what this worker does now (one line, for people and for its supervisor)."""
+        """Say what this worker does now (a line for each attempt, for people and for its supervisor)."""
         data = text.encode()
         self._now_size = max(self._now_size, len(data))  # what was written before must be covered
         os.pwrite(self._now_fd, data.ljust(self._now_size), 0)

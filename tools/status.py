@@ -13,6 +13,7 @@ import click
 from spool import inspect
 from spool.claim import Claimant
 from spool.find import in_run, run_at
+from spool.hosts import HostView, hosts
 from spool.inspect import FanOutView, RunView, WorkerView
 from spool.layout import SpoolFiles
 from spool.pause import paused
@@ -75,6 +76,7 @@ class Status:
         """Look now."""
         self.workers = inspect.workers(self.spool, self._observer)
         self.view = inspect.look_at_run(self.spool, self.run, SHOWN, self._observer)
+        self.hosts = hosts(self.view, self.workers)
         self.paused = paused(self.run) if self.view.state not in ENDED else {}
 
     # -- text -----------------------------------------------------------------------------------------------
@@ -86,6 +88,7 @@ class Status:
         if not self.view.searched:
             yield "(not all branches were searched for fan-outs inside them)"
         yield from self._worker_lines()
+        yield from self._host_lines()
         yield from self._failure_lines()
         yield from self._next_lines()
 
@@ -138,10 +141,11 @@ class Status:
         return ", ".join(part for part in parts if part)
 
     def _worker_lines(self) -> Iterator[str]:
-        inside = [worker for worker in self.workers if worker.running and worker.alive]
+        processes = [worker for worker in self.workers if not worker.record.get("serves")]
+        inside = [worker for worker in processes if worker.running and worker.alive]
         mine = [worker for worker in inside if worker.running and self._is_mine(worker.running.job.path)]
-        idle = sum(1 for worker in self.workers if worker.alive and not self._drives(worker)) - len(inside)
-        dead = sum(1 for worker in self.workers if not worker.alive)
+        idle = sum(1 for worker in processes if worker.alive and not self._drives(worker)) - len(inside)
+        dead = sum(1 for worker in processes if not worker.alive)
         rows = [self._running_row(one) for one in self.view.running[:20]]
         if rows:
             yield ""
@@ -153,9 +157,15 @@ class Status:
         told = ", ".join(f"{number} {what}" for number, what in notes if number)
         if told and (self.view.alive or dead):
             yield f"workers   {told}"
-        hosts = [f"{one.record['serves']} ({one.record.get('slots')} slots)" for one in self.workers if _serves(one)]
-        if hosts:
-            yield f"hosts     {', '.join(sorted(hosts))}"
+
+    def _host_lines(self) -> Iterator[str]:
+        rows = [["host", "state", "slots", "running", ""]] if self.hosts else []
+        for host in self.hosts:
+            numbers = [f"{number}" if number else "-" for number in (host.slots, len(host.running))]
+            rows.append([host.host, host.state, *numbers, clip(host.error.removeprefix(f"host {host.host}: "), 200)])
+        if rows:
+            yield ""
+            yield from columns(rows, "llrrl")
 
     def _drives(self, worker: WorkerView) -> bool:
         """Whether this is a coordinator or a supervisor, which is a worker, too: it ends jobs, or runs threads."""
@@ -169,6 +179,7 @@ class Status:
     def _running_row(self, one: inspect.Running) -> list[str]:
         claimant = Claimant.parse(one.claimant)
         who = f"{claimant.user}@{claimant.host}:{claimant.pid}" if claimant else one.claimant or "?"
+        who = f"host {one.host}" if one.host else who
         return [in_run(one.job.path), str(one.attempt), duration(max(0.0, time.time() - one.started)), who]
 
     def _failure_lines(self) -> Iterator[str]:
@@ -213,12 +224,14 @@ class Status:
                     "attempt": one.attempt,
                     "claimant": one.claimant,
                     "started": one.started,
+                    "host": one.host or None,
                 }
                 for one in view.running
             ],
             "workers": [
                 {"name": worker.name, "alive": worker.alive, **dict(worker.record)} for worker in self.workers
             ],
+            "hosts": [_shown_host(host) for host in self.hosts],
             "failures": [
                 {"job": in_run(failure.job.path), "path": failure.job.path, **_shown_failure(failure.result)}
                 for failure in view.failures
@@ -245,9 +258,16 @@ class Status:
         }
 
 
-def _serves(worker: WorkerView) -> bool:
-    """Whether a live process works for another host, which the strategy `remote` reached."""
-    return worker.alive and bool(worker.record.get("serves"))
+def _shown_host(host: HostView) -> dict[str, Any]:
+    return {
+        "host": host.host,
+        "state": host.state,
+        "since": host.since,
+        "error": host.error or None,
+        "slots": host.slots,
+        "running": [in_run(one.job.path) for one in host.running],
+        **host.record,
+    }
 
 
 def reason(result: Any) -> str:

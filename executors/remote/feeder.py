@@ -26,14 +26,14 @@ from executors.remote import parcel
 from executors.remote.frames import Frame
 from executors.remote.held import Held, checked, shown
 from executors.remote.link import Link, News, Setup
+from executors.remote.roster import Roster
 from executors.remote.settings import RemoteConfig
 from spool import job as jobs
-from spool import jsonio
 from spool.attempts import Outcome
 from spool.errors import SpoolError
-from spool.publish import publish, read_json, replace
+from spool.publish import publish
 from spool.queue import Queue
-from spool.worker import Observer, Worker
+from spool.worker import Observer
 
 AHEAD = 2
 """Jobs that a host is given for each of its slots: one runs, one waits beside it."""
@@ -57,7 +57,7 @@ class Feeder(Execution):
         self._waiting: deque[Held] = deque()
         self._queue = Queue(board.fanout, self.claimant, Observer(self.spool), held=self.held)
         self._deliveries = 0
-        self._workers: dict[str, Worker] = {}
+        self._roster = Roster(board, self.spool)
         self._count: dict[str, int] = {}
         self._next_balance = 0.0
         self._closing = False
@@ -93,6 +93,7 @@ class Feeder(Execution):
         if not self._started:
             self._started = True
             for link in self.links:
+                self._roster.tell(link.name, "connecting")
                 link.start()
         lines: list[str] = []
         with contextlib.suppress(queue.Empty):
@@ -108,6 +109,7 @@ class Feeder(Execution):
 
     def tick(self) -> None:
         self.board.running = sum(held.began for held in self.held.values())
+        self._roster.show(self.held)
         if not self._closing and time.monotonic() >= self._next_balance:
             self._balance()
             self._next_balance = time.monotonic() + 0.2
@@ -132,30 +134,8 @@ class Feeder(Execution):
         if self._started:
             for link in self.links:
                 link.join()
-        for link in self.links:
-            self._unregister(link)
+        self._roster.close(link.name for link in self.links)
         self._cargo.close()
-
-    # -- hosts in the spool -------------------------------------------------------------------------------------
-
-    def _register(self, link: Link) -> None:
-        """A host that works here is seen among the workers."""
-        context = self.board.context
-        with contextlib.suppress(OSError, SpoolError):  # only shown
-            worker = Worker(self.spool, slots=link.slots, lease=context.lease, version=context.version)
-            self._workers[link.name] = worker
-            replace(worker.files.worker, jsonio.pretty({**read_json(worker.files.worker), "serves": link.name}))
-
-    def _show(self, link: Link, held: Held) -> None:
-        worker, claim = self._workers.get(link.name), held.claim
-        if worker is not None:
-            path, now = self.board.fanout.path, time.time()
-            worker.doing(f"{path} {claim.job.name} {claim.attempt} {now:.3f} {claim.spent:.3f}")
-
-    def _unregister(self, link: Link) -> None:
-        worker = self._workers.pop(link.name, None)
-        if worker is not None:
-            worker.close()
 
     # -- news from hosts ----------------------------------------------------------------------------------------
 
@@ -164,16 +144,13 @@ class Feeder(Execution):
         link = news.link
         match news.what:
             case "ready":
-                link.ready = True
-                self._register(link)
-                self.board.note("host", host=link.name, state="ready", slots=link.slots, **shown(news.frame.header))
+                self._ready(link, news)
             case "lost":
                 self._lost(link, news)
             case "began":
                 held = self._held(news)
                 if held is not None:
-                    held.began = True
-                    self._show(link, held)
+                    held.since = time.time()
                     return [f"+{held.claim.job.name} {held.claim.attempt}"]
             case "given back":
                 held = self._held(news)
@@ -191,19 +168,26 @@ class Feeder(Execution):
             return None
         return held
 
+    def _ready(self, link: Link, news: News) -> None:
+        """A host can be given jobs."""
+        link.ready = True
+        self._roster.works(link.name, link.slots)
+        state = "half-open" if link.breaker.state is CircuitState.HALF_OPEN else "ready"
+        self._roster.tell(link.name, state, slots=link.slots, **shown(news.frame.header))
+
     def _lost(self, link: Link, news: News) -> None:
         """A host is gone: its jobs go to others, and those that ran may have been its end."""
         link.ready = False
-        self._unregister(link)
+        self._roster.gone(link.name)
         error = news.error
-        self.board.note("host", host=link.name, state="out" if link.out else "lost", error=str(error))
+        self._roster.tell(link.name, "out" if link.out else "lost", error=str(error))
         if link.out or error is None or not error.lasting:
             more = "" if link.out else "; trying again"
             self.board.context.warn(f"{error}{more}")
         for held in [held for held in self.held.values() if held.link is link]:
             if held.began:
                 held.lost_on.append(link.name)
-            held.link, held.began, held.asked_back = None, False, False
+            held.link, held.since, held.asked_back = None, 0.0, False
             if self._hosts_lost(held) > held.claim.record.policy.max_lost:
                 self._give_up(held)
             else:
@@ -239,11 +223,12 @@ class Feeder(Execution):
         name, attempt = held.claim.job.name, held.claim.attempt
         news.link.breaker.record_success()
         news.link.error = None
+        self._roster.tell(news.link.name, "ready")
         try:
             result, out, err = checked(held, news.frame, news.link.name)
         except SpoolError as error:  # damaged, or not what was asked: like a host that is lost with its job
             self.board.note("corrupt", job=name, host=news.link.name, error=str(error))
-            held.link, held.began = None, False
+            held.link, held.since = None, 0.0
             held.lost_on.append(news.link.name)
             if self._hosts_lost(held) > held.claim.record.policy.max_lost:
                 self._give_up(held)
@@ -336,7 +321,7 @@ class Feeder(Execution):
         except (SpoolError, OSError) as error:
             self._end(held, Outcome.FAILED, type(error).__name__, str(error))
             return
-        held.link, held.delivery, held.began, held.asked_back = link, self._deliveries, False, False
+        held.link, held.delivery, held.since, held.asked_back = link, self._deliveries, 0.0, False
         held.input_sha256 = sent.input_sha256
         link.send(parcel.job(held.claim, sent, self._deliveries))
 

@@ -16,16 +16,22 @@ from spool.queue import Claim
 @dataclass(slots=True, eq=False)
 class Held:
     """A claimed job. link: the host that has it, None while none has. lost_on: hosts lost while they ran it.
-    input_sha256: of the input that it was last sent with.
+    input_sha256: of the input that it was last sent with. since: when it began there, seconds since the epoch; 0 when
+    it has not.
     """
 
     claim: Claim
     link: Link | None = None
     delivery: int = 0
     input_sha256: str = ""
-    began: bool = False
+    since: float = 0.0
     asked_back: bool = False
     lost_on: list[str] = field(default_factory=list)
+
+    @property
+    def began(self) -> bool:
+        """Whether it runs."""
+        return self.since > 0
 
     @property
     def suspect(self) -> bool:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.remote.conftest import Farm
-from tests.support import tea_cmd
+from tests.support import tea_cmd, wait_until
 
 
 def verb(farm: Farm, *args: str | Path) -> Any:
@@ -31,3 +35,73 @@ def test_other_input_reaches_the_host(farm: Farm) -> None:
     for job in farm.jobs():
         record = json.loads((job / "job.json").read_text())
         assert json.loads((job / "result.json").read_text())["input_sha256"] == record["input_sha256"]
+
+
+# -- hosts in the status --------------------------------------------------------------------------------------------
+
+
+def until_told(farm: Farm) -> tuple[str, Path]:
+    """Code that runs until a file is there."""
+    go = farm.folder / "go"
+    code = f"import os, time\nwhile not os.path.exists({str(go)!r}):\n    time.sleep(0.02)\nreturn {{'v': 1}}"
+    return code, go
+
+
+def states(farm: Farm) -> dict[str, str]:
+    return {host["host"]: host["state"] for host in verb(farm, "status")["hosts"]}
+
+
+@pytest.fixture
+def working(two: Farm) -> tuple[subprocess.Popen[str], Path]:
+    """Two hosts whose slots are all busy, and one that is refused."""
+    two.host("bad", known=False)
+    code, go = until_told(two)
+    process = two.start(two.workflow(code, 6))
+
+    wait_until(lambda: len(two.events("host")) >= 6, timeout=60, what="word of three hosts")
+    wait_until(
+        lambda: sum(len(host["running"]) for host in verb(two, "status")["hosts"]) == 4, timeout=60, what="four jobs"
+    )
+    return process, go
+
+
+def test_hosts_of_a_run_that_goes_on_and_of_one_that_has_ended(
+    two: Farm, working: tuple[subprocess.Popen[str], Path]
+) -> None:
+    process, go = working
+    told = verb(two, "status")
+    assert states(two) == {"one": "ready", "two": "ready", "bad": "out"}
+    one, other, bad = told["hosts"]
+    assert (one["slots"], other["slots"], bad["slots"]) == (2, 2, None)
+    assert one["workdir"] == str(two.hosts.hosts[0].workdir)
+    assert (one["error"], bad["running"]) == (None, [])
+    assert "its host key is not known; connect once with `ssh bad`" in bad["error"]
+    assert {job["job"]: job["host"] for job in told["running"]} == {
+        job: host["host"] for host in (one, other) for job in host["running"]
+    }
+    assert told["fanouts"][0]["running"] == 4
+    text = tea_cmd("spool", "status", "--spool", two.spool).stdout
+    assert "host  state  slots  running\none   ready      2        2\n" in text
+    assert "bad   out        -        -  its host key is not known; connect once" in text
+    assert " host one\n" in text
+    go.touch()
+    out, err = process.communicate(timeout=60)
+    assert json.loads(out)["sum"] == 6, err
+    assert states(two) == {"one": "ended", "two": "ended", "bad": "out"}
+    assert [host["running"] for host in verb(two, "status")["hosts"]] == [[], [], []]
+
+
+def test_hosts_of_a_run_that_was_killed_and_taken_up_again(
+    two: Farm, working: tuple[subprocess.Popen[str], Path]
+) -> None:
+    process, go = working
+    process.send_signal(signal.SIGKILL)
+    process.wait(30)
+    assert states(two) == {"one": "stopped", "two": "stopped", "bad": "out"}
+    assert verb(two, "status")["running"] == []
+    go.touch()
+    two.hosts.know(two.hosts.hosts[2])
+    assert two.resume().state["sum"] == 6
+    assert set(states(two).values()) <= {"ended", "not used"}
+    for host in two.hosts.hosts:
+        wait_until(lambda host=host: not host.sessions(), what="an end of what ran there")  # type: ignore[misc]
