@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from executors.workers import WorkersExecutor
     from tea.checkpoint import MemoryCheckpointer
     from tea.dialect import Workflow, WorkflowError, YAMLEngine
+    from tea.executor import JobError, JobFuture, JobTimeoutError, PoolBrokenError, SpoolExecutor, WorkerDiedError
     from tea.graph import END, START, GraphError
     from tea.spool_api import Spool, open_spool
     from tea.stategraph import StateGraph
@@ -50,6 +51,7 @@ _HOMES = {
     "executors.workers": "WorkersExecutor",
     "tea.checkpoint": "MemoryCheckpointer",
     "tea.dialect": "Workflow WorkflowError YAMLEngine",
+    "tea.executor": "JobError JobFuture JobTimeoutError PoolBrokenError SpoolExecutor WorkerDiedError",
     "tea.graph": "END START GraphError",
     "tea.spool_api": "Spool open_spool",
     "tea.stategraph": "StateGraph",
@@ -69,6 +71,9 @@ __all__ = [
     "FanOutContext",
     "Flow",
     "GraphError",
+    "JobError",
+    "JobFuture",
+    "JobTimeoutError",
     "MemoryCheckpointer",
     "ParallelConfig",
     "ParallelExecutor",
@@ -76,14 +81,17 @@ __all__ = [
     "ParallelFlowContext",
     "ParallelFlowResult",
     "PickleValidationError",
+    "PoolBrokenError",
     "ProcessExecutor",
     "RemoteConfig",
     "RemoteExecutor",
     "RetryExhaustedError",
     "RetryPolicy",
     "Spool",
+    "SpoolExecutor",
     "StateGraph",
     "ThreadExecutor",
+    "WorkerDiedError",
     "WorkersExecutor",
     "Workflow",
     "WorkflowError",
