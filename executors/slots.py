@@ -193,7 +193,8 @@ class Slot:
             hints_w.close()
         self.process = context.started[0]
         self._server: int | None = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
-        os.set_blocking(self.hints.fileno(), False)
+        for end in (self.hints, self._control):  # a slot that is at a long job does not read what it is told
+            os.set_blocking(end.fileno(), False)
         self._rest = b""
         self.doing: Doing | None = None
         self.since = 0.0
