@@ -18,6 +18,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+os.environ.pop(
+    "PYTHONDONTWRITEBYTECODE", None
+)  # installed programs have compiled modules; so shall all that run here
+
 RESULTS = Path(__file__).resolve().parent / "results"
 TMPFS = Path("/dev/shm")
 
