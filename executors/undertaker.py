@@ -65,13 +65,20 @@ def _bury(coordinator: int, mark: str, folder: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     select.select([coordinator], [], [])
-    deadline = time.monotonic() + _PATIENCE
+    end(mark, _PATIENCE)
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def end(mark: str, patience: float) -> None:
+    """Kill all other processes that carry a mark, for at most `patience` seconds; only Linux knows them."""
+    if sys.platform != "linux":
+        return
+    deadline = time.monotonic() + patience
     while (left := _marked(f"{SERVER}={mark}".encode())) and time.monotonic() < deadline:
         for pid in left:
             _kill(pid)
         time.sleep(_STEP)
-    if folder:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _hold_nothing_but(fd: int) -> None:

@@ -13,6 +13,7 @@ the worker.
 import hashlib
 import json
 import os
+import shutil
 import socket
 import stat
 import sys
@@ -84,6 +85,9 @@ def probe(asked: Dict[str, Any]) -> Tuple[str, Dict[str, Any]]:  # noqa: UP006
     if sys.version_info < OLDEST:
         raise Refusal("python", f"its Python is {version}")
     path = folder(asked.get("workdir"))
+    for name in asked.get("programs", ()):
+        if shutil.which(name) is None:
+            raise Refusal("program", f"there is no {name}")
     status = os.statvfs(path)
     free = status.f_bavail * status.f_frsize
     if free < asked["need"]:

@@ -97,6 +97,10 @@ def of_refusal(host: RemoteHost, kind: str, text: str) -> HostError:
         return HostError(host.host, text, "choose another one with `workdir:`", lasting=True)
     if kind == "version":
         return HostError(host.host, text, "leave out `basefile`, or make it anew with `tea bundle`", lasting=True)
+    if kind == "program":
+        return HostError(
+            host.host, text, "install it there; or use `launcher: ssh`, which does without it", lasting=True
+        )
     if kind == "disk":
         return HostError(host.host, text, "make room there, or choose another `workdir:`")
     return HostError(host.host, text)

@@ -19,20 +19,20 @@ import time
 from multiprocessing import connection
 from typing import Any
 
-import yaml
-
 from executors.bundle import running_bundle
 from executors.remote.folder import Folder, Refused
 from executors.remote.frames import Frame, FrameError, FrameReader, FrameWriter
+from executors.remote.intake import Intake
+from executors.remote.relocate import relocated
 from executors.slot import SlotSetup
 from executors.slots import Slots, SlotsFailedError, warm_up
 from spool import job as jobs
 from spool import jsonio, tickets
 from spool.claim import host_name, try_claim
 from spool.errors import SpoolError
-from spool.layout import FanOutFiles, JobFiles, is_name
+from spool.layout import FORMAT, FanOutFiles, JobFiles, is_name
 from spool.publish import Linker, read_bytes, write_exclusive
-from spool.run import create_fanout, create_run, open_spool
+from spool.run import CoordinatorLock, create_fanout, create_run, open_spool, update_run
 from spool.watcher import Watcher
 from spool.worker import this_worker
 
@@ -87,6 +87,7 @@ class _Fed:
         self._archive = io.BytesIO()
         self._deliveries: dict[str, int] = {}
         self._count = 1
+        self._intake: Intake | None = None
         self.fanout: FanOutFiles
         self.slots: Slots
 
@@ -140,7 +141,11 @@ class _Fed:
             raise
         finally:
             watcher.close()
+            if self._intake is not None:
+                self._intake.close()
         self.slots.stop(grace)
+        if self.folder.keep:
+            update_run(self._run, outcome="done", finished=time.time())
 
     def _prepare(self, frame: Frame) -> None:
         header = frame.header
@@ -149,8 +154,7 @@ class _Fed:
                 self._count = int(header["slots"])
                 self._spool = open_spool(self.folder.spool)
             case "run":
-                run = create_run(self._spool, str(header["label"]), {"folder": self.folder.files}, b"")
-                self.fanout = create_fanout(run.fanouts, 1, str(header["label"]))
+                self._copy(str(header["label"]), str(header["of"]))
             case "files":
                 self._archive.write(frame.payload)
                 if header["last"]:
@@ -160,6 +164,14 @@ class _Fed:
                 self._linkers[str(header["key"])] = Linker(self.fanout.workflow(str(header["key"])), text)
             case "base":
                 self._base = Linker(self.fanout.state, frame.payload)
+
+    def _copy(self, label: str, of: str) -> None:
+        """The copy of the fan-out: a spool like any other, which `tea spool` on this host can read."""
+        self._run = create_run(self._spool, label, {"folder": self.folder.files, "copy_of": of}, b"")
+        self._driving = CoordinatorLock(self._run)
+        self.fanout = create_fanout(self._run.fanouts, 1, label)
+        record = {"format": FORMAT, "source": label, "strategy": "process", "started": time.time()}
+        write_exclusive(self.fanout.fanout, jsonio.pretty(record))
 
     def _unpack(self) -> None:
         self._archive.seek(0)
@@ -172,6 +184,8 @@ class _Fed:
         self.folder.keep = not header["cleanup"]
         if self.folder.keep:
             write_exclusive(os.path.join(self.folder.path, "keep"), b"")
+        if header["transit"] is not None:
+            self._intake = Intake(self.folder, str(header["transit"]))
         self._claimant = this_worker(self._spool).text
         _warm_up(str(header["runner"]).partition(":")[0])
         setup = SlotSetup(
@@ -197,6 +211,8 @@ class _Fed:
         while True:
             if not self._take_orders(grace):
                 return
+            if self._intake is not None:
+                self._take_batches(self._intake)
             lines = [*self.slots.hints(), *self.slots.replace_dead()]
             for line in lines:
                 self._hint(line, watcher)
@@ -211,11 +227,16 @@ class _Fed:
                 self._wait()
 
     def _wait(self) -> None:
-        ends: list[Any] = [self._woken]
+        ends: list[Any] = [self._woken, *(self._intake.ends if self._intake is not None else ())]
         for slot in self.slots.slots:
             ends += [slot.hints, slot.process.sentinel]
         if self._woken in connection.wait(ends, TICK):
             os.read(self._woken, 65536)
+
+    def _take_batches(self, intake: Intake) -> None:
+        for name in intake.come():
+            self._say({"op": "batch", "batch": name})
+        intake.look()
 
     def _take_orders(self, grace: float) -> bool:
         """Do what the coordinator says; False when the session is over."""
@@ -232,6 +253,9 @@ class _Fed:
                 came = True
             elif frame.op == "end":
                 self._end(str(frame.header["job"]), grace, str(frame.header["reason"]))
+            elif frame.op == "go" and self._intake is not None:
+                self._intake.open(str(frame.header["batch"]), set(frame.header["skip"]), self._make)
+                came = True
             elif frame.op == "give back":
                 self._give_back(frame.header["jobs"])
         if came:
@@ -278,15 +302,21 @@ class _Fed:
                 delivery = self._deliveries.pop(name)
                 self._remove(job)
                 self._say({"op": "given back", "job": name, "delivery": delivery})
+                self._done_with(name)
 
     def _end(self, name: str, grace: float, reason: str) -> None:
         if self._deliveries.pop(name, None) is None:
             return
+        self._done_with(name)
         job = self.fanout.job(name)
         if try_claim(job, 1, self._claimant, anew=True):
             self._remove(job)
         else:
             self.slots.end_job(name, grace, reason)
+
+    def _done_with(self, name: str) -> None:
+        if self._intake is not None:
+            self._intake.drop(name)
 
     def _limits(self, name: str) -> tuple[float | None, float | None]:
         try:
@@ -325,7 +355,9 @@ class _Fed:
         attempt = result["attempt"]
         parts = [jsonio.dumps(_as_json(result)), _log(job.stdout(attempt)), _log(job.stderr(attempt))]
         header = {"op": "result", "job": name, "delivery": delivery, "sizes": [len(part) for part in parts]}
-        self._say({**header, "host": host_name()}, b"".join(parts))
+        header["host"] = host_name()
+        if self._intake is None or not self._intake.result(name, header, b"".join(parts)):
+            self._say(header, b"".join(parts))
         if not self.folder.keep:
             self._remove(job)
 
@@ -374,22 +406,3 @@ def _warm_up(module: str) -> None:
             os.environ["PYTHONPATH"] = before
         else:
             os.environ.pop("PYTHONPATH", None)
-
-
-def relocated(text: bytes, there: str, here: str) -> bytes:
-    """A subset whose files are here: paths inside the workflow's folder lead into the folder of the copied files."""
-    data = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    return yaml.dump(_moved(data, there, here), Dumper=yaml.SafeDumper, sort_keys=False, allow_unicode=True).encode()
-
-
-def _moved(value: Any, there: str, here: str, key: str = "") -> Any:
-    if isinstance(value, dict):
-        return {name: _moved(item, there, here, str(name)) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_moved(item, there, here, key) for item in value]
-    if isinstance(value, str) and key in ("folder", "path", "subgraph"):
-        if value == there:
-            return here
-        if value.startswith(f"{there}/"):
-            return here + value[len(there) :]
-    return value

@@ -30,6 +30,7 @@ from executors.remote.roster import Roster
 from executors.remote.settings import RemoteConfig
 from spool import job as jobs
 from spool.attempts import Outcome
+from spool.claim import host_name, user_name
 from spool.errors import SpoolError
 from spool.publish import publish
 from spool.queue import Queue
@@ -46,6 +47,12 @@ class Feeder(Execution):
         folder: the workflow's folder, as it stands in the subsets. limit: jobs that hosts may have at once.
     """
 
+    programs: tuple[str, ...] = ()
+    """What must be installed on every host, besides Python."""
+
+    transit: str | None = None
+    """Under which name the folder of a host's session is found, for jobs that come in batches."""
+
     def __init__(
         self, board: Board, config: RemoteConfig, cargo: parcel.Cargo, folder: str, limit: int | None
     ) -> None:
@@ -61,7 +68,13 @@ class Feeder(Execution):
         self._count: dict[str, int] = {}
         self._next_balance = 0.0
         self._closing = False
-        setup = Setup(parcel.program(config, folder), board.context.version, config.environment(), self._setup_frames)
+        setup = Setup(
+            parcel.program(config, folder),
+            board.context.version,
+            config.environment(),
+            self._setup_frames,
+            self.programs,
+        )
         self.links = [Link(host, config, setup, self._news.put) for host in config.hosts]
         self._started = False
 
@@ -70,7 +83,8 @@ class Feeder(Execution):
     def _setup_frames(self) -> Iterator[Frame]:
         """In the thread of a link. What is shared lies in the fan-out's folder since the board was prepared."""
         board, context = self.board, self.board.context
-        yield Frame({"op": "run", "label": board.fanout.name.partition("-")[2]})
+        of = f"{user_name()}@{host_name()}:{board.fanout.path}"
+        yield Frame({"op": "run", "label": board.fanout.name.partition("-")[2], "of": of})
         yield from self._cargo.frames()
         for key, text in context.workflows.items():
             yield Frame({"op": "workflow", "key": key, "folder": self._folder}, text)
@@ -84,6 +98,7 @@ class Feeder(Execution):
                 "version": context.version,
                 "cleanup": self.config.cleanup,
                 "grace": board.grace,
+                "transit": self.transit,
             }
         )
 
@@ -155,7 +170,7 @@ class Feeder(Execution):
             case "given back":
                 held = self._held(news)
                 if held is not None:
-                    held.link = None
+                    held.release()
                     self._waiting.append(held)
             case "result":
                 return self._result(news)
@@ -187,7 +202,7 @@ class Feeder(Execution):
         for held in [held for held in self.held.values() if held.link is link]:
             if held.began:
                 held.lost_on.append(link.name)
-            held.link, held.since, held.asked_back = None, 0.0, False
+            held.release()
             if self._hosts_lost(held) > held.claim.record.policy.max_lost:
                 self._give_up(held)
             else:
@@ -220,16 +235,20 @@ class Feeder(Execution):
         held = self._held(news)
         if held is None:
             return []
-        name, attempt = held.claim.job.name, held.claim.attempt
         news.link.breaker.record_success()
         news.link.error = None
         self._roster.tell(news.link.name, "ready")
+        return self._accept(held, news.frame, news.link.name)
+
+    def _accept(self, held: Held, frame: Frame, host: str) -> Iterable[str]:
+        """Take a job's result when it is one."""
+        name, attempt = held.claim.job.name, held.claim.attempt
         try:
-            result, out, err = checked(held, news.frame, news.link.name)
+            result, out, err = checked(held, frame, host)
         except SpoolError as error:  # damaged, or not what was asked: like a host that is lost with its job
-            self.board.note("corrupt", job=name, host=news.link.name, error=str(error))
-            held.link, held.since = None, 0.0
-            held.lost_on.append(news.link.name)
+            self.board.note("corrupt", job=name, host=host, error=str(error))
+            held.release()
+            held.lost_on.append(host)
             if self._hosts_lost(held) > held.claim.record.policy.max_lost:
                 self._give_up(held)
             else:
@@ -315,15 +334,22 @@ class Feeder(Execution):
         return held
 
     def _deliver(self, held: Held, link: Link) -> None:
-        self._deliveries += 1
+        frame = self._packed(held)
+        if frame is not None:
+            held.link = link
+            link.send(frame)
+
+    def _packed(self, held: Held) -> Frame | None:
+        """A job as it is sent, under a new delivery; None when its files cannot be read, and it has failed."""
         try:
             sent = parcel.packed(held.claim)
         except (SpoolError, OSError) as error:
             self._end(held, Outcome.FAILED, type(error).__name__, str(error))
-            return
-        held.link, held.delivery, held.since, held.asked_back = link, self._deliveries, 0.0, False
-        held.input_sha256 = sent.input_sha256
-        link.send(parcel.job(held.claim, sent, self._deliveries))
+            return None
+        self._deliveries += 1
+        held.release()
+        held.delivery, held.input_sha256 = self._deliveries, sent.input_sha256
+        return parcel.job(held.claim, sent, self._deliveries)
 
     def _balance(self) -> None:
         """Where a host has nothing to do and nothing is free, others give back what they have not begun; of a run

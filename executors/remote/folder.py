@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import os
@@ -10,6 +11,9 @@ import secrets
 import shutil
 
 PREFIX = "fan-out-"
+
+LINK = "link"
+"""The file in a folder that says under which other name it is known."""
 
 
 class Refused(Exception):
@@ -51,12 +55,42 @@ class Folder:
         """A new name outside the spool, for what is being made or removed."""
         return os.path.join(self.path, f"aside-{next(self._serial)}")
 
+    def link(self, name: str) -> None:
+        """Have another name, a path that is the same on other hosts. Raises Refused when somebody else has it."""
+        with open(os.path.join(self.path, LINK), "w") as file:
+            file.write(name)
+        try:
+            if os.path.lexists(name):
+                _make_way(name)
+            os.symlink(self.path, name)
+        except OSError as error:
+            raise Refused("workdir", f"cannot make {name}: {error.strerror}") from None
+
     def __enter__(self) -> Folder:
         return self
 
     def __exit__(self, *_: object) -> None:
+        _remove_link(self.path)
         if not self.keep:
             shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _make_way(name: str) -> None:
+    """Remove what an earlier session of the same fan-out has left under this name, or what was brought in between."""
+    if os.lstat(name).st_uid != os.geteuid():
+        raise PermissionError(errno.EACCES, "it belongs to somebody else", name)
+    if os.path.islink(name):
+        os.unlink(name)
+    else:
+        shutil.rmtree(name)
+
+
+def _remove_link(path: str) -> None:
+    with contextlib.suppress(OSError):
+        with open(os.path.join(path, LINK)) as file:
+            name = file.read()
+        if os.readlink(name) == path:
+            os.unlink(name)
 
 
 def _remove_abandoned(workdir: str) -> None:
@@ -71,6 +105,7 @@ def _remove_abandoned(workdir: str) -> None:
             lock = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove_link(path)
                 shutil.rmtree(path, ignore_errors=True)
             finally:
                 os.close(lock)

@@ -28,6 +28,10 @@ class Held:
     asked_back: bool = False
     lost_on: list[str] = field(default_factory=list)
 
+    def release(self) -> None:
+        """No host has it any more; what is still said of the old delivery does not count."""
+        self.link, self.delivery, self.since, self.asked_back = None, 0, 0.0, False
+
     @property
     def began(self) -> bool:
         """Whether it runs."""

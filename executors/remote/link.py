@@ -15,7 +15,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from executors.breaker import CircuitBreaker, CircuitState
 from executors.policy import CircuitBreakerConfig
@@ -49,12 +49,13 @@ class News(NamedTuple):
 
 
 class Setup(NamedTuple):
-    """What every session begins with."""
+    """What every session begins with. programs: what must be installed on the host."""
 
     program: Program
     version: str
     environment: dict[str, str]
     frames: Callable[[], Iterable[Frame]]
+    programs: tuple[str, ...] = ()
 
 
 class Link:
@@ -153,7 +154,8 @@ class Link:
         mark = f"tea-{secrets.token_hex(8)} "
         setup, program = self._setup, self._setup.program
         workdir = self.host.workdir or self._config.workdir
-        asked = {"workdir": workdir, "program": program.name, "sha256": program.sha256, "need": NEED}
+        asked: dict[str, Any] = {"workdir": workdir, "program": program.name, "sha256": program.sha256, "need": NEED}
+        asked["programs"] = setup.programs
         hello = session.probe(mark, asked, self._config.connect_timeout + ANSWER)
         if not hello["have"]:
             session.send(Frame({"op": "program"}, program.data))

@@ -7,8 +7,8 @@ import os
 from executors.remote.settings import SSH_CONFIG, RemoteConfig, RemoteHost
 
 
-def argv(host: RemoteHost, config: RemoteConfig, command: str) -> list[str]:
-    """The command line of a session: a fixed argv."""
+def program(config: RemoteConfig) -> list[str]:
+    """`ssh` and its options, the same for every host."""
     options = {
         "BatchMode": "yes",
         "ConnectTimeout": str(max(1, round(config.connect_timeout))),
@@ -29,6 +29,10 @@ def argv(host: RemoteHost, config: RemoteConfig, command: str) -> list[str]:
     argv += ["-T", "-x", "-e", "none"]
     for name, value in options.items():
         argv += ["-o", f"{name}={value}"]
-    if host.port is not None:
-        argv += ["-p", str(host.port)]
-    return [*argv, "--", host.target, command]
+    return argv
+
+
+def argv(host: RemoteHost, config: RemoteConfig, command: str) -> list[str]:
+    """The command line of a session: a fixed argv."""
+    port = [] if host.port is None else ["-p", str(host.port)]
+    return [*program(config), *port, "--", host.target, command]

@@ -1,0 +1,172 @@
+"""Where batches come in on a host that GNU Parallel brings them to, and how their results go back.
+
+    GNU Parallel   --- 0007.batch --->   the session's folder
+    courier        "0007.batch 0007.result"   --- socket --->   the worker: asks the coordinator which jobs of it
+                                                                still count, runs them, writes into 0007.result
+                   done               <---------------------    when the last result is written
+    GNU Parallel   <-- 0007.result ---
+
+The folder has the same name on every host, `/tmp/tea-TOKEN`: a link to the session's folder, wherever that is.
+When a courier goes away, nobody fetches the file: the results then go over the session, and nothing is done twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from executors.remote.courier import SOCKET
+from executors.remote.folder import Folder, Refused
+from executors.remote.frames import Frame, FrameReader, FrameWriter
+
+PYTHON = "python"
+"""The session's Python, as a courier finds it in the folder."""
+
+_ORDER = re.compile(r"([0-9]+)\.batch \1\.result\n")
+
+
+@dataclass(slots=True)
+class Batch:
+    """One batch. left: its jobs that have no result yet."""
+
+    name: str
+    courier: socket.socket
+    left: set[str] = field(default_factory=set)
+    results: FrameWriter | None = None
+    fd: int = -1
+
+
+class Intake:
+    """The batches of one session.
+
+    Args:
+        link: the folder's name on every host.
+
+    Raises Refused when somebody else has that name, OSError.
+    """
+
+    def __init__(self, folder: Folder, link: str) -> None:
+        self._folder = folder
+        folder.link(link)
+        os.symlink(sys.executable, os.path.join(folder.path, PYTHON))
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.setblocking(False)
+        self._socket.bind(os.path.join(link, SOCKET))  # by its short name: a socket's path is at most 107 bytes long
+        self._socket.listen(16)
+        self._batches: dict[str, Batch] = {}
+        self._of: dict[str, Batch] = {}
+
+    @property
+    def ends(self) -> list[socket.socket]:
+        """What to wait on: something comes, or a courier goes."""
+        return [self._socket, *(batch.courier for batch in self._batches.values())]
+
+    def close(self) -> None:
+        self._socket.close()
+        for batch in list(self._batches.values()):
+            self._forget(batch)
+
+    # -- couriers -----------------------------------------------------------------------------------------------
+
+    def come(self) -> Iterator[str]:
+        """The names of batches that have come in."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                courier, _ = self._socket.accept()
+                courier.settimeout(5.0)  # what it says is one short line, sent at once
+                try:
+                    order = _ORDER.fullmatch(courier.recv(256).decode("ascii", "replace"))
+                except OSError:
+                    order = None
+                if order is None or order[1] in self._batches:
+                    courier.close()
+                    continue
+                courier.setblocking(False)
+                self._batches[order[1]] = Batch(order[1], courier)
+                yield order[1]
+
+    def look(self) -> None:
+        """Forget batches whose courier has gone."""
+        for batch in list(self._batches.values()):
+            try:
+                left = batch.courier.recv(16) == b""
+            except BlockingIOError:
+                left = False
+            except OSError:
+                left = True
+            if left:
+                self._forget(batch)
+
+    # -- jobs and results ---------------------------------------------------------------------------------------
+
+    def open(self, name: str, skip: set[str], take: Callable[[Frame], None]) -> None:
+        """Take the jobs of a batch but those to skip. Raises Refused for a file that is no batch, OSError."""
+        batch = self._batches.get(name)
+        if batch is None or batch.results is not None:
+            return None
+        if not os.path.exists(self._path(f"{name}.batch")):
+            return self._forget(batch)  # its courier tells, and GNU Parallel tries again
+        batch.fd = os.open(self._path(f"{name}.result"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        batch.results = FrameWriter(batch.fd)
+        for frame in self._frames(batch):
+            job = str(frame.header.get("job"))
+            if job not in skip:
+                batch.left.add(job)
+                self._of[job] = batch
+                take(frame)
+        return self._finish(batch)
+
+    def _frames(self, batch: Batch) -> Iterator[Frame]:
+        fd = os.open(self._path(f"{batch.name}.batch"), os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise Refused("worker", f"{batch.name}.batch is no file")
+            reader = FrameReader(fd)
+            while (frame := reader.read(None)) is not None:
+                yield frame
+        finally:
+            os.close(fd)
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._folder.path, name)
+
+    def result(self, job: str, header: dict[str, Any], payload: bytes) -> bool:
+        """Write the result of a job into its batch's file; False when it has none any more."""
+        batch = self._of.get(job)
+        if batch is None or batch.results is None:
+            return False
+        batch.results.write(header, payload)
+        self.drop(job)
+        return True
+
+    def drop(self, job: str) -> None:
+        """A job is done with, or not to be done here."""
+        batch = self._of.pop(job, None)
+        if batch is not None:
+            batch.left.discard(job)
+            self._finish(batch)
+
+    def _finish(self, batch: Batch) -> None:
+        """When nothing of a batch is left: the word that its results are complete, and its courier may go."""
+        if batch.left or batch.results is None:
+            return
+        batch.results.write({"op": "finish"})
+        with contextlib.suppress(OSError):
+            batch.courier.sendall(b"done\n")
+        self._forget(batch)
+
+    def _forget(self, batch: Batch) -> None:
+        del self._batches[batch.name]
+        for job in batch.left:
+            self._of.pop(job, None)
+        if batch.fd >= 0:
+            os.close(batch.fd)
+        batch.results = None
+        batch.courier.close()
