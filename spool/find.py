@@ -58,9 +58,13 @@ def fanout_of(job: JobFiles) -> FanOutFiles:
 
 
 def run_at(spool: str, run: str | None) -> tuple[str, str | None]:
-    """The spool and the name of a run that a person named, who may have given a path: that knows its spool."""
-    if run is not None and "/" in run:
+    """The spool and the name of a run that a person named, who may have given a path: that knows its spool. The path
+    of a spool means its newest run.
+    """
+    if run is not None and (os.path.isdir(run) or "/" in run):
         path = os.path.abspath(run)
+        if os.path.exists(SpoolFiles(path).spool):
+            return path, None
         match = _PATH.fullmatch(path)
         if match and not match["rest"] and os.path.isdir(path):
             return match["spool"], match["run"]

@@ -95,7 +95,10 @@ class Status:
     def _head(self) -> Iterator[str]:
         view, record = self.view, self.view.record
         yield f"run       {self.run.name}"
-        yield f"workflow  {record.get('workflow') or record.get('$unreadable') or 'a graph built in Python'}"
+        if record.get("copy_of"):
+            yield f"copy of   {record['copy_of']}"
+        else:
+            yield f"workflow  {record.get('workflow') or record.get('$unreadable') or 'a graph built in Python'}"
         started, finished = record.get("started"), record.get("finished")
         text = view.state
         if isinstance(started, int | float):
@@ -195,7 +198,9 @@ class Status:
             commands.append(f"tea spool unpause {self.run.name}{hint}")
         if self.view.failures:
             commands.append(f"tea spool show {in_run(self.view.failures[0].job.path)}{hint}")
-        if self.view.state in ("stopped", "interrupted", "failed"):
+        if self.view.record.get("copy_of"):
+            pass  # what goes on, goes on where the copy is from
+        elif self.view.state in ("stopped", "interrupted", "failed"):
             commands.append(f"tea resume {self.run.name}{hint}")
         elif (self.view.failures or self.view.state == "cancelled") and not self.view.alive:
             commands.append(f"tea resume {self.run.name} --retry-failed{hint}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +106,36 @@ def test_hosts_of_a_run_that_was_killed_and_taken_up_again(
     assert set(states(two).values()) <= {"ended", "not used"}
     for host in two.hosts.hosts:
         wait_until(lambda host=host: not host.sessions(), what="an end of what ran there")  # type: ignore[misc]
+
+
+def test_the_copy_on_a_host_is_a_spool_for_the_verbs_there(farm: Farm) -> None:
+    """With the program that tea has copied there; while jobs run, and when the copy is kept."""
+    one = farm.host("one")
+    farm.remote["cleanup"] = False
+    code, go = until_told(farm)
+    process = farm.start(farm.workflow(f"print('hello', flush=True)\n{code}", 3))
+    ticket = Path(
+        wait_until(
+            lambda: next(one.workdir.glob("fan-out-*/spool/runs/*/fanouts/*/todo/*"), ""), timeout=60, what="a job"
+        )
+    )
+    spool = ticket.parents[5]
+    (program,) = one.workdir.glob("tea-*.pyz")
+
+    def there(*args: str | Path) -> str:
+        argv = [sys.executable, program, "spool", *args]
+        done = subprocess.run(argv, cwd=one.folder, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    wait_until(lambda: len(json.loads(there("status", spool, "--json"))["running"]) == 2, what="two jobs there")
+    told = there("status", spool)
+    assert f":{farm.spool}/runs/" in next(line for line in told.splitlines() if line.startswith("copy of   "))
+    assert "\nstate     running, started " in told
+    assert there("logs", "0", "--spool", spool) == "hello\n"
+    go.touch()
+    out, err = process.communicate(timeout=60)
+    assert json.loads(out)["sum"] == 3, err
+    told = json.loads(there("status", spool, "--json"))
+    assert (told["state"], told["fanouts"][0]["done"]) == ("done", 3)
+    assert "0002-each" in there("list", "--spool", spool)
