@@ -220,7 +220,7 @@ def look_at_run(spool: SpoolFiles, run: RunFiles, failures: int = 5, observer: O
 
 def _add(view: RunView, groups: dict[str, FanOutView], fanout: FanOutFiles, failures: int) -> list[str]:
     """Count a fan-out in its group; the names of its jobs."""
-    group = groups.get(name := _pattern(fanout))
+    group = groups.get(name := group_name(fanout))
     if group is None:
         group = groups[name] = FanOutView(name, read_quietly(fanout.fanout))
     record = read_quietly(fanout.fanout) if group.folders else group.record
@@ -241,7 +241,8 @@ def _add(view: RunView, groups: dict[str, FanOutView], fanout: FanOutFiles, fail
     return every
 
 
-def _pattern(fanout: FanOutFiles) -> str:
+def group_name(fanout: FanOutFiles) -> str:
+    """`001-split/*/001-inner`: the name that all fan-outs of one place in the workflow share."""
     parts = in_run(fanout.path).split("/")
     return "/".join("*" if number % 2 else part for number, part in enumerate(parts))
 
@@ -303,7 +304,7 @@ def _count_running(view: RunView, groups: dict[str, FanOutView]) -> None:
     """Each running attempt once, counted in its group."""
     view.running = list({(one.job.path, one.attempt): one for one in view.running}.values())
     for one in view.running:
-        group = groups.get(_pattern(fanout_of(one.job)))
+        group = groups.get(group_name(fanout_of(one.job)))
         if group is not None:
             group.running += 1
 

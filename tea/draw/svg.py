@@ -17,7 +17,7 @@ GAP, BAND, MARGIN = 28.0, 46.0, 16.0
 PILE = 8.0
 """How far the lowest card of a fan-out over data stands out."""
 
-_STYLE = """
+STYLE = """
   svg { background: #ffffff; }
   text { font: 13px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; fill: #1f2933; }
   .detail { fill: #52606d; font-size: 12px; }
@@ -35,12 +35,12 @@ _STYLE = """
 """
 
 
-def svg_text(drawn: Picture) -> str:
-    """The workflow as an SVG document."""
+def svg_text(drawn: Picture, style: str = STYLE) -> str:
+    """The workflow as an SVG document. style: its CSS; none of its own for a page that brings one."""
     sizes = {box.name: _size(box) for box in drawn.boxes.values()}
     labels = {n: (len(arrow.label) * CHAR, LINE) for n, arrow in enumerate(drawn.arrows) if arrow.label}
     placed = layout(sizes, [(arrow.source, arrow.target) for arrow in drawn.arrows], labels, GAP)
-    return "\n".join(_Drawing(drawn, placed).lines()) + "\n"
+    return "\n".join(_Drawing(drawn, placed).lines(style)) + "\n"
 
 
 def _size(box: Box) -> tuple[float, float]:
@@ -67,12 +67,13 @@ class _Drawing:
             y += self.heights[-1] + (BAND * 0.6 if labels_only else BAND)
         self.height = (self.tops[-1] + self.heights[-1] if self.tops else 0.0) + MARGIN
 
-    def lines(self) -> Iterator[str]:
+    def lines(self, style: str) -> Iterator[str]:
         width = self.placed.width + 2 * MARGIN + 8
         size = f'width="{width:.0f}" height="{self.height:.0f}" viewBox="0 0 {width:.0f} {self.height:.0f}"'
         yield f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">'
         yield f"<title>{escape(self.drawn.title)}</title>"
-        yield f"<style>{_STYLE}</style>"
+        if style:
+            yield f"<style>{style}</style>"
         for n, arrow in enumerate(self.drawn.arrows):
             yield from self._arrow(n, arrow)
         for cell in self.placed.cells.values():
