@@ -88,7 +88,7 @@ class WorkflowRunner(_Runner):
     def branch(self, job: JobFiles, record: JobRecord) -> Branch:
         """The branch of a job. Raises SpoolError when it has no subset, WorkflowError when that is wrong."""
         key = record.data.get("workflow")
-        if key is None:
+        if key is None or record.data.get("not_replayable"):
             raise SpoolError(f"{job.path}: {record.data.get('not_replayable') or 'it has no workflow.yaml'}")
         graph = self._graphs.get(key)
         if graph is None:

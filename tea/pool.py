@@ -11,6 +11,7 @@ business of `pool_process` and `pool_thread`.
 
 from __future__ import annotations
 
+import concurrent.futures.process  # noqa: F401 - before us: see `_at_exit`
 import sys
 import threading
 import time
@@ -318,7 +319,11 @@ class Pool:
 
 
 def _at_exit() -> None:
-    """The program ends: what was submitted is run to its end first, as with other executors."""
+    """The program ends: what was submitted is run to its end first, as with other executors.
+
+    The last to be registered is called first: we are before `concurrent.futures.process`, which would wait for our
+    slots, whom nobody has told to stop.
+    """
     for pool in list(_living):
         pool.close()
     for pool in list(_living):
@@ -326,5 +331,4 @@ def _at_exit() -> None:
             pool.thread.join()
 
 
-# Before those of `concurrent.futures`, whose pools our slots are: they would wait for slots that nobody has stopped.
 threading._register_atexit(_at_exit)  # type: ignore[attr-defined]

@@ -138,8 +138,8 @@ class ProcessPool(Pool):
             waiting = set(tickets.names(self.fanout, "todo"))
             for name, future in known:
                 if name not in waiting:
-                    self._busy.discard(name)
                     self._collect(name, future)
+                    self._busy.discard(name)
         ended = time.monotonic()
         self._next_poll = ended + max(INTERVAL, (ended - began) * SHARE)
 

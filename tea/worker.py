@@ -36,7 +36,7 @@ _SETTLE = 1.0
 
 
 @dataclass(slots=True)
-class _Work:
+class Work:
     """A fan-out with work for anybody."""
 
     fanout: FanOutFiles
@@ -61,7 +61,7 @@ class WorkerCommand:
         while not self._orphaned.is_set():
             work = self._find()
             if work is not None:
-                self._work_on(work)
+                self.work_on(work)
             elif self.follow:
                 self._orphaned.wait(0.5)
             elif not self._anything_unfinished():
@@ -72,7 +72,7 @@ class WorkerCommand:
 
     # -- looking ------------------------------------------------------------------------------------------------
 
-    def _find(self) -> _Work | None:
+    def _find(self) -> Work | None:
         """The oldest fan-out that has jobs to do which anybody may run."""
         for run in runs(self.spool):
             for fanout in fanouts(run.fanouts):
@@ -87,7 +87,7 @@ class WorkerCommand:
         self._tell(f"{run.path} {note['at']}", f"run {run.name} is paused by {note['by']}; its jobs wait")
         return True
 
-    def _usable(self, fanout: FanOutFiles, run_json: str) -> _Work | None:
+    def _usable(self, fanout: FanOutFiles, run_json: str) -> Work | None:
         try:
             record = read_json(fanout.fanout)
             folder = str(read_json(run_json).get("folder") or "")
@@ -98,7 +98,7 @@ class WorkerCommand:
         if not record.get("portable") or record.get("runner") != "tea.job:WorkflowRunner":
             self._tell(fanout.path, f"{fanout.path}: only the process that made these jobs can run them; passed over")
             return None
-        return _Work(fanout, record, folder)
+        return Work(fanout, record, folder)
 
     def _tell(self, key: str, text: str) -> None:
         if key not in self._told:
@@ -115,7 +115,8 @@ class WorkerCommand:
 
     # -- working ------------------------------------------------------------------------------------------------
 
-    def _work_on(self, work: _Work) -> None:
+    def work_on(self, work: Work) -> None:
+        """Run jobs of a fan-out until it has none to do, or none that are free for a while."""
         slots = Slots(self.spool, self._setup(work), self.count, lambda *_a, **_k: None, self.warn)
         grace = float((work.record.get("config") or {}).get("grace_seconds", 5.0))
         idle_since = time.monotonic()
@@ -145,7 +146,7 @@ class WorkerCommand:
             return None, None
         return policy.timeout_seconds, policy.timeout_total
 
-    def _setup(self, work: _Work) -> SlotSetup:
+    def _setup(self, work: Work) -> SlotSetup:
         return SlotSetup(
             spool=self.spool.path,
             fanout=work.fanout.path,
