@@ -13,10 +13,24 @@ A result can therefore come only from a session that lives: none comes late.
     frames     messages on a pipe               link       one host: connect, send, receive, connect again
     failures   what ssh's errors mean           feeder     which job goes to which host
     parcel     what is copied                   fed        the worker on the host
-    session    a connection, and its end        openssh    the program that holds it
+    session    a connection, and its end        openssh    the program that holds it: `ssh`
+                                                sftp       or tea's own `client`, made of paramiko
 """
 
-from executors.remote.executor import RemoteExecutor
-from executors.remote.settings import RemoteConfig, RemoteHost
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from executors.remote.executor import RemoteExecutor
+    from executors.remote.settings import RemoteConfig, RemoteHost
 
 __all__ = ["RemoteConfig", "RemoteExecutor", "RemoteHost"]
+
+_HOME = {"RemoteConfig": "settings", "RemoteExecutor": "executor", "RemoteHost": "settings"}
+
+
+def __getattr__(name: str) -> Any:
+    """Loaded when asked for: `client` is a program of its own, and needs none of it."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -5,6 +5,7 @@ ssh tells only in words, and by its exit code 255 that it was ssh itself that fa
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 
@@ -25,6 +26,9 @@ class HostError(Exception):
 
 
 _CHANGED = "REMOTE HOST IDENTIFICATION HAS CHANGED"
+_REVOKED = "REVOKED HOST KEY DETECTED"
+_OFFENDING = re.compile(r"Offending \S+ key in (\S+:\d+)")
+_SHOWN = re.compile(r"\S+ key SHA256:\S+")
 _UNKNOWN = ("host key is known", "Host key verification failed")
 _DENIED = ("Permission denied (", "Too many authentication failures", "No supported authentication methods")
 _CONFIG = (
@@ -57,18 +61,27 @@ def of_ssh(host: RemoteHost, code: int | None, said: str) -> HostError:
 
 
 def _of_connection(name: str, login: str, said: str, tail: str) -> HostError:
+    if _REVOKED in said:
+        return HostError(
+            name,
+            "it shows a host key that is marked as revoked in known_hosts",
+            "whoever has stolen the key may answer there; give the host a new one",
+            lasting=True,
+        )
     if _CHANGED in said:
+        old = _OFFENDING.search(said)
         return HostError(
             name,
             "its host key has changed",
-            "find out why (a new installation, or somebody in between); if it is right, remove the old key with "
-            f"`ssh-keygen -R` and connect once with `{login}`",
+            "find out why (a new installation, or somebody in between); if it is right, remove the old key"
+            f"{f' in {old[1]}' if old else ''} (`ssh-keygen -R`) and connect once with `{login}`",
             lasting=True,
         )
     if any(text in said for text in _UNKNOWN):
+        shown = _SHOWN.search(said)
         return HostError(
             name,
-            "its host key is not known",
+            f"its host key is not known{f' ({shown[0]})' if shown else ''}",
             f"connect once with `{login}` and compare the fingerprint, or set `host_keys: accept-new`",
             lasting=True,
         )

@@ -22,7 +22,8 @@ import time
 from pkgutil import get_data
 from typing import Any
 
-from executors.remote import openssh
+from executors.bundle import running_bundle
+from executors.remote import openssh, sftp
 from executors.remote.failures import HostError, of_refusal, of_ssh
 from executors.remote.frames import Frame, FrameError, FrameReader, FrameWriter
 from executors.remote.settings import RemoteConfig, RemoteHost
@@ -33,6 +34,9 @@ _LOADER = (
     "exec(r(int(f.readline())))"
 )
 """What Python is told on the command line: to run what comes on stdin. The same for every host and job."""
+
+
+_TRANSPORTS = {"openssh": openssh.argv, "sftp": sftp.argv}
 
 
 class Session:
@@ -47,17 +51,18 @@ class Session:
         self._said = tempfile.TemporaryFile(prefix="tea-ssh-")  # noqa: SIM115 - closed with the session
         try:
             self._process = subprocess.Popen(
-                openssh.argv(host, config, command),
+                _TRANSPORTS[config.used_transport()](host, config, command),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._said,
                 bufsize=0,
                 start_new_session=True,
+                env=_environment(),
             )
-        except FileNotFoundError:
+        except FileNotFoundError as error:
             self._said.close()
-            text = "there is no `ssh` here"
-            raise HostError(host.host, text, "install the OpenSSH client", lasting=True) from None
+            text = f"there is no `{error.filename}` here"
+            raise HostError(host.host, text, "install it, or use another `transport`", lasting=True) from None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self.writer = FrameWriter(self._process.stdin.fileno())
@@ -124,7 +129,7 @@ class Session:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def end(self, patience: float) -> None:
-        """End the worker on the host by the end of its stdin; what is not over in `patience` seconds is killed here."""
+        """End the worker on the host by the end of its stdin; what is not over in `patience` s is killed here."""
         self._outbox.put(None)
         deadline = time.monotonic() + patience
         while self._process.poll() is None and time.monotonic() < deadline:
@@ -138,3 +143,12 @@ class Session:
         self._writing.join(5)
         self._process.stdout.close()  # type: ignore[union-attr]
         self._said.close()
+
+
+def _environment() -> dict[str, str] | None:
+    """For a program of ours that a zip application starts: it, too, finds tea in there."""
+    program = running_bundle()
+    if program is None:
+        return None
+    before = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([program, *([before] if before else [])])}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from importlib.util import find_spec
 from typing import Any, Self
 
 LAUNCHERS = ("auto", "parallel", "ssh")
@@ -130,12 +132,22 @@ class RemoteConfig:
         config = value if isinstance(value, cls) else cls.from_mapping(value)
         for name, wanted, known in (
             ("launcher", config.launcher, ("auto", "ssh")),
-            ("transport", config.transport, ("auto", "openssh")),
         ):
             if wanted not in known:
                 raise ValueError(f"{name} '{wanted}' is not in this version of tea; use {known[1]}, or leave it out")
+        config.used_transport()
         config.environment()
         return config
+
+    def used_transport(self) -> str:
+        """The transport that `auto` stands for on this machine. Raises ValueError for one that is not here."""
+        ssh, paramiko = shutil.which("ssh") is not None, find_spec("paramiko") is not None
+        wanted = self.transport if self.transport != "auto" else "openssh" if ssh or not paramiko else "sftp"
+        if wanted == "openssh" and not ssh:
+            raise _wrong("transport", self.transport, "there is no `ssh` here; install it, or paramiko for 'sftp'")
+        if wanted == "sftp" and not paramiko:
+            raise _wrong("transport", self.transport, "there is no paramiko here; `pip install paramiko`")
+        return wanted
 
     def environment(self) -> dict[str, str]:
         """What the hosts get of this process's environment. Raises ValueError for a variable that is not set."""
