@@ -235,7 +235,7 @@ class Surroundings:
         os.umask(self._mask)
         if self._live != self._environment:
             self._put_back_environment()
-        if missing := [entry for entry in self._path if entry not in sys.path]:
+        if sys.path != self._path and (missing := [entry for entry in self._path if entry not in sys.path]):
             sys.path.extend(missing)
         if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)

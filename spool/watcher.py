@@ -24,8 +24,8 @@ _log = logging.getLogger("tea.spool")
 INTERVAL = 0.2
 """Seconds between polls where hints are expected, on a local disk."""
 
-SHARE = 20
-"""A poll may take at most one part in SHARE of the time."""
+SHARE, HINTED_SHARE = 20, 100
+"""A poll may take at most one part in SHARE of the time; less when the last one found nothing that hints had missed."""
 
 
 class Watcher:
@@ -83,7 +83,8 @@ class Watcher:
             names += tickets.unseen(self._fanout, kind, self._seen)
         self._seen.update(names)
         ended = self._clock()
-        self._next_poll = ended + max(self._interval, (ended - began) * SHARE)
+        share = SHARE if names or not self._seen else HINTED_SHARE
+        self._next_poll = ended + max(self._interval, (ended - began) * share)
         return names
 
     def forget(self, name: str) -> None:

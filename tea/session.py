@@ -12,24 +12,23 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from executors import capture
-from executors.board import Board
 from executors.policy import ParallelConfig
 from executors.result import ParallelFlowResult
 from executors.travel import is_marked, mark, unpack_pickle
 from spool import jsonio, tickets
 from spool import run as runs
 from spool.job import sha256
-from spool.layout import FanOutFiles, JobFiles, RunFiles
+from spool.layout import FanOutFiles, JobFiles, RunFiles, SpoolFiles
 from spool.patience import patiently
 from spool.pause import paused, unpause
 from spool.publish import publish, read_bytes, read_json, replace
 from spool.retry import given_input
 from spool.retry import retry_failed as send_failed_back
+from tea.asked import Ended, RunOptions
 from tea.cancel import Listener, RunCancelledError
 from tea.checkpoint import Checkpoint
 from tea.dialect import Workflow, build, load_text
@@ -41,47 +40,6 @@ from tea.stategraph import StateGraph
 from tea.walk import RESULTS, Results, Scope, State
 
 _FAILURES = 20
-
-
-@dataclass(slots=True)
-class RunOptions:
-    """What the user wants of a run.
-
-    spool: folder; None takes TEA_SPOOL, then the workflow's, then `.tea/spool`. record: False keeps no record.
-    strategy, max_workers: for every fan-out, instead of the workflow's.
-    entry, exit: run only from one node up to, and not including, another.
-    strict: a strategy that is not known is an error instead of a warning.
-    progress: called often with the board of the fan-out that runs. warn: takes visible warnings.
-    on_run: called with the run as soon as there is one.
-    """
-
-    spool: str | None = None
-    record: bool = True
-    strategy: str | None = None
-    max_workers: int | None = None
-    entry: str | None = None
-    exit: str | None = None
-    strict: bool = False
-    argv: tuple[str, ...] = ()
-    progress: Callable[[Board], None] | None = None
-    warn: Callable[[str], None] | None = None
-    on_run: Callable[[RunFiles], None] | None = None
-
-
-@dataclass(slots=True)
-class Ended:
-    """How a run ended. state: the final one; None when it failed or was interrupted by a node's `interrupt_...`."""
-
-    run: RunFiles | None
-    state: State | None = None
-    error: str | None = None
-    node: str | None = None
-    traceback: str | None = None
-    failures: list[ParallelFlowResult] = field(default_factory=list)
-    failed: int = 0
-    warnings: list[str] = field(default_factory=list)
-    interrupted_at: str | None = None
-    cancelled_by: str | None = None
 
 
 class InputError(ValueError):
@@ -191,6 +149,8 @@ def resume(spool: str, run: str | None, options: RunOptions, retry_failed: bool 
         raise InputError(f"run {found.name} came from a graph built in Python; resume it from that program")
     if record.get("outcome") == "done" and not (retry_failed and _has_failures(found)):
         return Ended(found, _kept_output(found))
+    if record.get("executor"):
+        return _go_on_with_calls(files, found, record, session, retry_failed)
     workflow = _recorded_workflow(found, record)
     graph = session.graph(workflow)
     session.take_over(record)
@@ -207,6 +167,20 @@ def resume(spool: str, run: str | None, options: RunOptions, retry_failed: bool 
         driven.close()
         raise
     return session.drive(graph, start, record.get("exit") or END, driven)
+
+
+def _go_on_with_calls(
+    files: SpoolFiles, found: RunFiles, record: dict[str, Any], session: _Session, retry_failed: bool
+) -> Ended:
+    """The jobs that a `SpoolExecutor` has left are run; there is nothing after them."""
+    from tea.go_on import go_on
+
+    session.take_over(record)
+    workers = session.options.max_workers
+    failures = go_on(files, found, workers=workers, retry_failed=retry_failed, warn=session.warn)
+    counts = [tickets.counts(fanout) for fanout in runs.fanouts(found.fanouts)]
+    state = {kind: sum(one[kind] for one in counts) for kind in tickets.FINISHED}
+    return Ended(found, state, failures=failures[:_FAILURES], failed=len(failures))
 
 
 def _record_of(found: RunFiles) -> dict[str, Any]:
@@ -460,4 +434,4 @@ def _traceback(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
-__all__ = ["Ended", "InputError", "RunOptions", "final_json", "load_input", "resume", "run", "work"]
+__all__ = ["InputError", "final_json", "load_input", "resume", "run", "work"]

@@ -13,7 +13,7 @@ from tea.cli.ending import finish, stopped
 
 if TYPE_CHECKING:
     from spool.layout import RunFiles
-    from tea.session import Ended, RunOptions
+    from tea.asked import Ended, RunOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from tea.cli.options import spool_hint
 if TYPE_CHECKING:
     from executors.result import ParallelFlowResult
     from spool.layout import RunFiles
-    from tea.session import Ended
+    from tea.asked import Ended
 
 NAMED = 5
 """Failed branches that are named at the end of a run."""

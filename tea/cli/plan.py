@@ -11,9 +11,9 @@ import click
 from tea.cli.errors import warn
 
 if TYPE_CHECKING:
+    from tea.asked import RunOptions
     from tea.dialect import Workflow
     from tea.graph import Graph
-    from tea.session import RunOptions
 
 
 def tell_plan(workflow: Workflow, state: dict[str, Any], options: RunOptions) -> None:

@@ -39,8 +39,8 @@ def resume(
     **wishes: Any,
 ) -> int:
     from spool.find import run_at
+    from tea.asked import RunOptions
     from tea.cli.drive import Wishes, drive
-    from tea.session import RunOptions
     from tea.session import resume as go_on
 
     folder, name = run_at(spool_path(spool), run)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,9 +16,9 @@ from tea.cli.options import outcome_options, progress_option
 
 if TYPE_CHECKING:
     from spool.layout import RunFiles
+    from tea.asked import Ended, RunOptions
     from tea.cli.drive import Wishes
     from tea.dialect import Workflow
-    from tea.session import RunOptions
 
 HELP = """Run WORKFLOW from its start. The final state goes to stdout as JSON, everything else to stderr.
 
@@ -56,19 +59,40 @@ def run(workflow: str, output: str | None, fail_on_branch_errors: bool, progress
     wishes = Wishes(progress, output, fail_on_branch_errors)
     if given["resume_run"] is not None:
         return _resume(workflow, wishes, given)
+    if given["dry_run"]:
+        return _dry_run(workflow, given)
+    options = _options(given)
+    return drive(lambda: _start(workflow, given["inputs"], options), options, wishes)
+
+
+def _start(workflow: str, inputs: Sequence[str], options: RunOptions) -> Ended:
+    if _names_processes(workflow, options.strategy):
+        from executors.slots import warm_up  # worker processes need what we need: both import it at once
+
+        warm_up("tea.job")
     from tea.dialect import load_file
     from tea.session import load_input
     from tea.session import run as start
 
-    loaded = load_file(workflow)
-    state = load_input(given["inputs"])
-    options = _options(given)
-    if given["dry_run"]:
-        from tea.cli.plan import tell_plan
+    return start(load_file(workflow), load_input(inputs), options)
 
-        tell_plan(loaded, state, options)
-        return 0
-    return drive(lambda: start(loaded, state, options), options, wishes)
+
+def _names_processes(workflow: str, strategy: str | None) -> bool:
+    """A guess at whether worker processes will be needed, as good as can be had before the workflow is understood."""
+    if strategy is not None:
+        return strategy == "process"
+    with contextlib.suppress(OSError), open(workflow, "rb") as file:
+        return re.search(rb"strategy['\"]?\s*:\s*['\"]?process\b", file.read()) is not None
+    return False
+
+
+def _dry_run(workflow: str, given: dict[str, Any]) -> int:
+    from tea.cli.plan import tell_plan
+    from tea.dialect import load_file
+    from tea.session import load_input
+
+    tell_plan(load_file(workflow), load_input(given["inputs"]), _options(given))
+    return 0
 
 
 def _refuse_contradictions(given: dict[str, Any]) -> None:
@@ -85,7 +109,7 @@ def _refuse_contradictions(given: dict[str, Any]) -> None:
 
 
 def _options(given: dict[str, Any]) -> RunOptions:
-    from tea.session import RunOptions
+    from tea.asked import RunOptions
 
     return RunOptions(
         spool=given["spool"],

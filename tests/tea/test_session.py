@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from spool.errors import RunBusyError, UnknownNameError
+from tea.asked import RunOptions
 from tea.dialect import load_dict
 from tea.record import Run
-from tea.session import InputError, RunOptions, final_json, load_input, resume, run
+from tea.session import InputError, final_json, load_input, resume, run
 
 NODES = [
     {
