@@ -1,6 +1,6 @@
 """What GNU Parallel runs on a host for each batch: hands it to the worker, and waits until its results are written.
 
-    courier.py BATCH RESULT        names of files in the folder where it starts, as is `worker`, the worker's socket
+    courier.py BATCH RESULT        names of files in the folder where it starts; see `transit`
 
 Copied there as GNU Parallel's `--basefile`: nothing but the standard library. Exit codes: 0 the results are written,
 75 the worker cannot take the batch or has ended, so another host may; GNU Parallel tries again (`--retries`).
@@ -8,20 +8,25 @@ Copied there as GNU Parallel's `--basefile`: nothing but the standard library. E
 It ends when the login ends that runs it: nobody would fetch the results.
 """
 
+import hashlib
 import os
 import select
 import socket
 import sys
 
-SOCKET = "worker"
 TRY_ELSEWHERE = 75
+
+
+def door(host: str) -> str:
+    """The name of the socket on which the worker for this host (`PARALLEL_SSHLOGIN`) takes batches."""
+    return "door-" + hashlib.sha256(host.encode()).hexdigest()[:12]
 
 
 def main(batch: str, result: str) -> int:
     """Serve one batch; the exit code."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as worker:
         try:
-            worker.connect(SOCKET)
+            worker.connect(door(os.environ.get("PARALLEL_SSHLOGIN", "")))
             worker.sendall(f"{batch} {result}\n".encode())
         except OSError as error:
             print(f"tea's worker on this host does not answer: {error.strerror}", file=sys.stderr)

@@ -8,6 +8,7 @@ from typing import Any
 from executors.base import FanOutContext
 from executors.board import Board
 from executors.policy import ParallelConfig
+from executors.remote.batches import Batches
 from executors.remote.feeder import Feeder
 from executors.remote.parcel import Cargo
 from executors.remote.settings import RemoteConfig
@@ -53,7 +54,8 @@ class RemoteExecutor:
         cargo = Cargo(remote, folder)
         try:
             board.prepare()
-            feeder = Feeder(board, remote, cargo, folder, self.max_workers or config.max_workers)
+            launch = Batches if remote.launcher == "parallel" else Feeder
+            feeder = launch(board, remote, cargo, folder, self.max_workers or config.max_workers)
         except BaseException:
             cargo.close()
             raise

@@ -24,6 +24,7 @@ from executors.remote.folder import Folder, Refused
 from executors.remote.frames import Frame, FrameError, FrameReader, FrameWriter
 from executors.remote.intake import Intake
 from executors.remote.relocate import relocated
+from executors.remote.transit import Transit
 from executors.slot import SlotSetup
 from executors.slots import Slots, SlotsFailedError, warm_up
 from spool import job as jobs
@@ -87,6 +88,7 @@ class _Fed:
         self._archive = io.BytesIO()
         self._deliveries: dict[str, int] = {}
         self._count = 1
+        self._name = ""
         self._intake: Intake | None = None
         self.fanout: FanOutFiles
         self.slots: Slots
@@ -100,6 +102,8 @@ class _Fed:
             self._say({"op": "refused", **self._reason(error)})
         finally:
             self._over.set()
+            if self._intake is not None:
+                self._intake.close()
 
     def _reason(self, error: Exception) -> dict[str, str]:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -141,8 +145,6 @@ class _Fed:
             raise
         finally:
             watcher.close()
-            if self._intake is not None:
-                self._intake.close()
         self.slots.stop(grace)
         if self.folder.keep:
             update_run(self._run, outcome="done", finished=time.time())
@@ -150,8 +152,10 @@ class _Fed:
     def _prepare(self, frame: Frame) -> None:
         header = frame.header
         match frame.op:
+            case "hello":  # whoever asks only wants to see that tea works here
+                self._writer.raw(f"\n{self._mark} {{}}\n".encode())
             case "slots":
-                self._count = int(header["slots"])
+                self._count, self._name = int(header["slots"]), str(header["host"])
                 self._spool = open_spool(self.folder.spool)
             case "run":
                 self._copy(str(header["label"]), str(header["of"]))
@@ -185,7 +189,8 @@ class _Fed:
         if self.folder.keep:
             write_exclusive(os.path.join(self.folder.path, "keep"), b"")
         if header["transit"] is not None:
-            self._intake = Intake(self.folder, str(header["transit"]))
+            self.folder.uses(str(header["transit"]))
+            self._intake = Intake(Transit(str(header["transit"]), self._name), self._say)
         self._claimant = this_worker(self._spool).text
         _warm_up(str(header["runner"]).partition(":")[0])
         setup = SlotSetup(
@@ -254,7 +259,7 @@ class _Fed:
             elif frame.op == "end":
                 self._end(str(frame.header["job"]), grace, str(frame.header["reason"]))
             elif frame.op == "go" and self._intake is not None:
-                self._intake.open(str(frame.header["batch"]), set(frame.header["skip"]), self._make)
+                self._intake.open(str(frame.header["batch"]), set(jsonio.loads(frame.payload)), self._make)
                 came = True
             elif frame.op == "give back":
                 self._give_back(frame.header["jobs"])

@@ -235,10 +235,14 @@ class Feeder(Execution):
         held = self._held(news)
         if held is None:
             return []
-        news.link.breaker.record_success()
-        news.link.error = None
-        self._roster.tell(news.link.name, "ready")
+        self._good(news.link)
         return self._accept(held, news.frame, news.link.name)
+
+    def _good(self, link: Link) -> None:
+        """A host has brought a result: what went wrong there before is over."""
+        link.breaker.record_success()
+        link.error = None
+        self._roster.tell(link.name, "ready")
 
     def _accept(self, held: Held, frame: Frame, host: str) -> Iterable[str]:
         """Take a job's result when it is one."""

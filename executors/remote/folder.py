@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import itertools
 import os
 import secrets
 import shutil
 
+from executors.bundle import running_bundle
+from executors.remote.transit import remove_unused
+
 PREFIX = "fan-out-"
 
-LINK = "link"
-"""The file in a folder that says under which other name it is known."""
+TRANSIT = "transit"
+"""The file in a folder that names the one where its batches came in; see `transit`."""
 
 
 class Refused(Exception):
@@ -39,6 +41,7 @@ class Folder:
             os.mkdir(self.path, 0o700)
             self._lock = os.open(os.path.join(self.path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
+            os.write(self._lock, f"{os.path.basename(running_bundle() or '')}\n".encode())  # not to be removed now
             os.mkdir(self.files, 0o700)
         except OSError as error:
             raise Refused("disk", f"cannot write to its workdir {self.workdir}: {error.strerror}") from None
@@ -55,42 +58,22 @@ class Folder:
         """A new name outside the spool, for what is being made or removed."""
         return os.path.join(self.path, f"aside-{next(self._serial)}")
 
-    def link(self, name: str) -> None:
-        """Have another name, a path that is the same on other hosts. Raises Refused when somebody else has it."""
-        with open(os.path.join(self.path, LINK), "w") as file:
-            file.write(name)
-        try:
-            if os.path.lexists(name):
-                _make_way(name)
-            os.symlink(self.path, name)
-        except OSError as error:
-            raise Refused("workdir", f"cannot make {name}: {error.strerror}") from None
+    def uses(self, transit: str) -> None:
+        """Note that this session also has a part in a folder elsewhere, for those who clear up after it."""
+        with open(os.path.join(self.path, TRANSIT), "w") as file:
+            file.write(transit)
 
     def __enter__(self) -> Folder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        _remove_link(self.path)
         if not self.keep:
             shutil.rmtree(self.path, ignore_errors=True)
 
 
-def _make_way(name: str) -> None:
-    """Remove what an earlier session of the same fan-out has left under this name, or what was brought in between."""
-    if os.lstat(name).st_uid != os.geteuid():
-        raise PermissionError(errno.EACCES, "it belongs to somebody else", name)
-    if os.path.islink(name):
-        os.unlink(name)
-    else:
-        shutil.rmtree(name)
-
-
-def _remove_link(path: str) -> None:
-    with contextlib.suppress(OSError):
-        with open(os.path.join(path, LINK)) as file:
-            name = file.read()
-        if os.readlink(name) == path:
-            os.unlink(name)
+def _leave_transit(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError), open(os.path.join(path, TRANSIT)) as file:
+        remove_unused(file.read())
 
 
 def _remove_abandoned(workdir: str) -> None:
@@ -105,7 +88,7 @@ def _remove_abandoned(workdir: str) -> None:
             lock = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove_link(path)
+                _leave_transit(path)
                 shutil.rmtree(path, ignore_errors=True)
             finally:
                 os.close(lock)

@@ -1,12 +1,11 @@
 """Where batches come in on a host that GNU Parallel brings them to, and how their results go back.
 
-    GNU Parallel   --- 0007.batch --->   the session's folder
+    GNU Parallel   --- 0007.batch --->   the folder that is the same on every host; see `transit`
     courier        "0007.batch 0007.result"   --- socket --->   the worker: asks the coordinator which jobs of it
                                                                 still count, runs them, writes into 0007.result
                    done               <---------------------    when the last result is written
     GNU Parallel   <-- 0007.result ---
 
-The folder has the same name on every host, `/tmp/tea-TOKEN`: a link to the session's folder, wherever that is.
 When a courier goes away, nobody fetches the file: the results then go over the session, and nothing is done twice.
 """
 
@@ -17,17 +16,13 @@ import os
 import re
 import socket
 import stat
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from executors.remote.courier import SOCKET
-from executors.remote.folder import Folder, Refused
+from executors.remote.folder import Refused
 from executors.remote.frames import Frame, FrameReader, FrameWriter
-
-PYTHON = "python"
-"""The session's Python, as a courier finds it in the folder."""
+from executors.remote.transit import Transit
 
 _ORDER = re.compile(r"([0-9]+)\.batch \1\.result\n")
 
@@ -47,18 +42,15 @@ class Intake:
     """The batches of one session.
 
     Args:
-        link: the folder's name on every host.
-
-    Raises Refused when somebody else has that name, OSError.
+        transit: where they come in. say: tells the coordinator.
     """
 
-    def __init__(self, folder: Folder, link: str) -> None:
-        self._folder = folder
-        folder.link(link)
-        os.symlink(sys.executable, os.path.join(folder.path, PYTHON))
+    def __init__(self, transit: Transit, say: Callable[[dict[str, Any]], None]) -> None:
+        self._say = say
+        self._transit = transit
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.setblocking(False)
-        self._socket.bind(os.path.join(link, SOCKET))  # by its short name: a socket's path is at most 107 bytes long
+        self._socket.bind(transit.door)
         self._socket.listen(16)
         self._batches: dict[str, Batch] = {}
         self._of: dict[str, Batch] = {}
@@ -72,6 +64,7 @@ class Intake:
         self._socket.close()
         for batch in list(self._batches.values()):
             self._forget(batch)
+        self._transit.leave()
 
     # -- couriers -----------------------------------------------------------------------------------------------
 
@@ -106,25 +99,28 @@ class Intake:
 
     # -- jobs and results ---------------------------------------------------------------------------------------
 
-    def open(self, name: str, skip: set[str], take: Callable[[Frame], None]) -> None:
-        """Take the jobs of a batch but those to skip. Raises Refused for a file that is no batch, OSError."""
+    def open(self, name: str, wanted: set[str], take: Callable[[Frame], None]) -> None:
+        """Take those jobs of a batch that are wanted. Raises Refused for a file that is no batch, OSError."""
         batch = self._batches.get(name)
         if batch is None or batch.results is not None:
             return None
-        if not os.path.exists(self._path(f"{name}.batch")):
+        if not os.path.exists(self._transit.file(f"{name}.batch")):
             return self._forget(batch)  # its courier tells, and GNU Parallel tries again
-        batch.fd = os.open(self._path(f"{name}.result"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        path = self._transit.file(f"{name}.result")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # of another session on this machine, which may still write into it
+        batch.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         batch.results = FrameWriter(batch.fd)
         for frame in self._frames(batch):
             job = str(frame.header.get("job"))
-            if job not in skip:
+            if job in wanted:
                 batch.left.add(job)
                 self._of[job] = batch
                 take(frame)
         return self._finish(batch)
 
     def _frames(self, batch: Batch) -> Iterator[Frame]:
-        fd = os.open(self._path(f"{batch.name}.batch"), os.O_RDONLY | os.O_NOFOLLOW)
+        fd = os.open(self._transit.file(f"{batch.name}.batch"), os.O_RDONLY | os.O_NOFOLLOW)
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise Refused("worker", f"{batch.name}.batch is no file")
@@ -133,9 +129,6 @@ class Intake:
                 yield frame
         finally:
             os.close(fd)
-
-    def _path(self, name: str) -> str:
-        return os.path.join(self._folder.path, name)
 
     def result(self, job: str, header: dict[str, Any], payload: bytes) -> bool:
         """Write the result of a job into its batch's file; False when it has none any more."""
@@ -158,6 +151,7 @@ class Intake:
         if batch.left or batch.results is None:
             return
         batch.results.write({"op": "finish"})
+        self._say({"op": "complete", "batch": batch.name})
         with contextlib.suppress(OSError):
             batch.courier.sendall(b"done\n")
         self._forget(batch)

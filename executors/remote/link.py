@@ -145,7 +145,7 @@ class Link:
             except TimeoutError as error:
                 raise HostError(self.name, f"does not answer ({error})") from None
             except FrameError as error:
-                raise HostError(self.name, f"speaks out of turn ({error})", _NOISE, lasting=True) from None
+                raise HostError(self.name, f"speaks out of turn ({error})", NOISE, lasting=True) from None
         finally:
             self._live = self._connecting = None
             session.end(self._grace if self._closing.is_set() else 0.0)
@@ -163,7 +163,7 @@ class Link:
         argv = ["worker", "--fed", f"{setup.version}:{mark.strip()}"]
         session.send(Frame({"op": "start", "argv": argv, "env": environment}))
         slots = self.host.slots or int(hello["cpus"] or 1)
-        session.send(Frame({"op": "slots", "slots": slots}))
+        session.send(Frame({"op": "slots", "slots": slots, "host": self.name}))
         for frame in setup.frames():
             session.send(frame)
         session.answer(mark, SILENCE)
@@ -183,7 +183,7 @@ class Link:
                 self._tell(News(self, self.session, frame.op, frame))
 
 
-_NOISE = "something on the host writes to the stdout of programs that run without a terminal"
+NOISE = "something on the host writes to the stdout of programs that run without a terminal"
 
 
 def _because(said: str) -> str:

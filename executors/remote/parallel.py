@@ -94,9 +94,7 @@ def command(
     argv = ["parallel", "--plain", "--ungroup", f"-j{AHEAD}", "--ssh", shlex.join(_ssh(config, control))]
     argv += ["--sshlogin", ",".join(_login(host) for host in hosts or config.hosts)]
     argv += ["--workdir", workdir, "--basefile", COURIER, "--transferfile", "{}", "--return", "{.}.result"]
-    if config.cleanup:
-        argv.append("--cleanup")
-    argv += ["--joblog", f"+{joblog}", "--retries", str(RETRIES)]
+    argv += ["--cleanup", "--joblog", f"+{joblog}", "--retries", str(RETRIES)]
     if timeout is not None:
         argv += ["--timeout", f"{timeout:g}"]
     return [*argv, f"./python -I {COURIER} {{}} {{.}}.result"]
@@ -148,6 +146,12 @@ class Desk:
             "PARALLEL_SHELL": "/bin/sh",
             undertaker.SERVER: self.mark,
         }
+
+    def clear(self, batch: str) -> None:
+        """Remove the files of a batch; GNU Parallel has noted their sizes by now."""
+        for suffix in ("batch", "result"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.file(f"{batch}.{suffix}"))
 
     def close(self) -> None:
         """End what still runs, and remove the folder."""
@@ -236,8 +240,8 @@ class JobLog:
         self.path = path
         self._read = os.path.getsize(path) if os.path.exists(path) else 0
 
-    def news(self) -> Iterator[str]:
-        """The names of batches that have been logged since the last call."""
+    def news(self) -> Iterator[tuple[str, str]]:
+        """The batches that have been logged since the last call, each with the last host that it was on."""
         try:
             with open(self.path, "rb") as file:
                 file.seek(self._read)
@@ -248,4 +252,4 @@ class JobLog:
         self._read += len(whole)
         for line in whole.decode("utf-8", "replace").splitlines():
             if (found := re.search(r"\b([0-9]+)\.batch\b", line)) is not None:
-                yield found[1]
+                yield found[1], line.split("\t")[1]

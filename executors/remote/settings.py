@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Self
 
@@ -130,12 +131,10 @@ class RemoteConfig:
         if value is None:
             raise ValueError("strategy 'remote' needs hosts: name them under settings.parallel.remote.hosts")
         config = value if isinstance(value, cls) else cls.from_mapping(value)
-        for name, wanted, known in (
-            ("launcher", config.launcher, ("auto", "ssh")),
-        ):
-            if wanted not in known:
-                raise ValueError(f"{name} '{wanted}' is not in this version of tea; use {known[1]}, or leave it out")
         config.used_transport()
+        if config.launcher == "parallel":
+            parallel = import_module("executors.remote.parallel")  # which imports this module
+            parallel.check(config)
         config.environment()
         return config
 
