@@ -14,14 +14,13 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from spool import inspect
-from spool.claim import host_name
 from spool.errors import SpoolError
 from spool.facts import run_state
 from spool.find import run_of
 from spool.inspect import WorkerView, read_quietly
 from spool.layout import REMOVED, RunFiles, SpoolFiles
 from spool.run import CoordinatorLock, runs
-from spool.worker import Observer
+from spool.worker import Observer, is_here
 
 OUTCOMES = ("done", "failed", "cancelled", "interrupted", "stopped")
 """The states of runs that may be removed."""
@@ -134,7 +133,7 @@ def leftovers(spool: SpoolFiles) -> list[str]:
 def dead_workers(spool: SpoolFiles) -> list[tuple[WorkerView, Size]]:
     """The workers of this host that were killed and left their folder, and what is in it."""
     dead = [one for one in inspect.workers(spool) if not one.alive]
-    return [(one, size_of(spool.worker(one.name).path)) for one in dead if one.record.get("host") == host_name()]
+    return [(one, size_of(spool.worker(one.name).path)) for one in dead if is_here(one.record)]
 
 
 def bury(spool: SpoolFiles, worker: WorkerView, observer: Observer) -> None:

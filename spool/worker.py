@@ -3,7 +3,7 @@
 A worker is a process. Its folder holds a lock that the kernel frees when the process and all children that inherited
 the descriptor are dead, and a beat that it rewrites every third of its lease. An observer asks, in this order:
 
-    another boot id on the worker's own host      dead
+    another boot id on the worker's own machine   dead
     the same boot                                 the lock tells, within microseconds; a process that holds it
                                                   but is stopped (SIGSTOP) lives for a lease, as its beat tells; one
                                                   that is dead counts until its supervisor, if it lives, has said why
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import hashlib
 import os
 import secrets
 import shutil
@@ -54,6 +55,25 @@ def boot_id() -> str:
             return file.read().strip()
     except OSError:
         return "unknown"
+
+
+@lru_cache(maxsize=1)
+def machine_id() -> str:
+    """What tells this machine from others of the same name; "" where there is nothing to tell it by.
+
+    A digest, as the id itself is not for everybody to know: machine-id(5).
+    """
+    try:
+        with open("/etc/machine-id", "rb") as file:
+            number = file.read().strip()
+    except OSError:
+        return ""
+    return hashlib.sha256(b"tea-spool:" + number).hexdigest()[:16] if number else ""
+
+
+def is_here(record: dict[str, Any]) -> bool:
+    """Whether a worker's record was written on this machine, in any boot. Two machines may bear one name."""
+    return record.get("host") == host_name() and record.get("machine") in (None, "", machine_id())
 
 
 class Worker:
@@ -99,6 +119,7 @@ class Worker:
     def _record(self, slots: int, version: str) -> dict[str, Any]:
         return {
             "host": self.claimant.host,
+            "machine": machine_id(),
             "boot_id": boot_id(),
             "pid": self.claimant.pid,
             "user": self.claimant.user,
@@ -240,7 +261,7 @@ class Observer:
         """Whether a worker that is dead was one of this host, and is none that is just being made."""
         record = self._records.get(name)
         if record is not None:
-            return record.get("host") == host_name()
+            return is_here(record)
         host, _, rest = name.rpartition("-")[0].rpartition("-")  # killed before it could write its record
         return host == host_name() and is_gone(rest)
 
@@ -250,7 +271,7 @@ class Observer:
 
     def _is_orphaned(self, files: WorkerFiles) -> bool:
         record = self._record(files) or {}
-        here = record.get("host") == host_name() and record.get("boot_id") == boot_id()
+        here = is_here(record) and record.get("boot_id") == boot_id()
         return here and "pid" in record and is_gone(record["pid"]) and bool(is_locked(files.lock))
 
     def live_workers(self) -> set[str]:
@@ -274,7 +295,7 @@ class Observer:
         record = self._record(files)
         if record is None:
             return False
-        if record.get("host") == host_name():
+        if is_here(record):
             if record.get("boot_id") != boot_id():
                 return False
             held = is_locked(files.lock) if record.get("locked") else None

@@ -170,6 +170,20 @@ def test_another_boot_of_this_host_is_dead_whatever_its_pid_and_beat(spool: Spoo
     assert not Observer(spool).is_alive(claimant)
 
 
+def test_another_machine_of_the_same_name_goes_by_its_beat(spool: SpoolFiles) -> None:
+    """Two machines may bear one name; what looks like an earlier boot of this one is a boot of the other."""
+    clock = Clock()
+    claimant = forge(spool, host=host_name(), machine="another", boot_id="its boot", pid=os.getpid())
+    observer = Observer(spool, clock)
+    assert observer.is_alive(claimant)
+    clock.now += 29
+    assert observer.is_alive(claimant)
+    clock.now += 2
+    assert not observer.is_alive(claimant)
+    observer.bury()
+    assert folder(spool, claimant).is_dir()  # its own machine clears up
+
+
 def test_this_boot_goes_by_the_lock_whatever_the_pid(spool: SpoolFiles) -> None:
     claimant = forge(spool, host=host_name(), boot_id=boot_id(), pid=os.getpid())
     assert not Observer(spool).is_alive(claimant)
