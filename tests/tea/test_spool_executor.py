@@ -284,7 +284,7 @@ class TestMap:
             next(results)
 
     def test_a_timeout(self, executor: SpoolExecutor, tmp_path: Path) -> None:
-        results = executor.map(until, [str(tmp_path), str(tmp_path / "go")], ["first", "second"], timeout=2)
+        results = executor.map(until, [str(tmp_path), str(tmp_path / "go")], ["first", "second"], timeout=1)
         assert next(results) == "first"
         with pytest.raises(TimeoutError):
             next(results)
@@ -538,6 +538,11 @@ class Program:
     def run(self) -> Any:
         return tea.open_spool(self.folder / ".tea/spool").run()
 
+    def running(self) -> list[Any]:
+        """The jobs that run now; none before there is a run."""
+        runs = tea.open_spool(self.folder / ".tea/spool").runs() if (self.folder / ".tea/spool/runs").exists() else []
+        return runs[-1].jobs(state="running") if runs else []
+
     def results(self) -> list[Any]:
         return [job.result and job.result["state"].get("result") for job in self.run().jobs()]
 
@@ -551,7 +556,7 @@ class TestTheProgramEnds:
     @pytest.mark.parametrize("strategy", STRATEGIES)
     def test_what_was_submitted_is_run_first(self, program: Program, strategy: str) -> None:
         out, err = program.start(strategy=strategy).communicate(timeout=120)
-        assert err == ""
+        assert "Traceback" not in err
         assert out == "" or strategy == "thread"
         assert program.run().state == "done"
         assert program.results() == [0, 1, 4, 9, 16, 25]
@@ -566,8 +571,8 @@ class TestTheProgramEnds:
         """What has ended is kept, what waits is run by `tea resume`, from its files."""
         program.hold.touch()
         process = program.start()
-        wait_until(lambda: (program.folder / ".tea/spool").exists() and program.run().counts()["done"] == 1)
-        wait_until(lambda: len(program.run().jobs(state="running")) == 2)
+        wait_until(lambda: len(program.running()) == 2)
+        wait_until(lambda: program.run().counts()["done"] == 1)
         process.kill()
         process.communicate(timeout=60)
         wait_until(lambda: program.run().state == "stopped")
@@ -583,7 +588,8 @@ class TestTheProgramEnds:
     def test_ctrl_c_ends_the_workers_and_keeps_what_waits(self, program: Program) -> None:
         program.hold.touch()
         process = program.start("with executor: [future.result() for future in futures]")
-        wait_until(lambda: (program.folder / ".tea/spool").exists() and program.run().jobs(state="running")[1:])
+        wait_until(lambda: len(program.running()) == 2)
+        wait_until(lambda: program.run().counts()["done"] == 1)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
         assert "KeyboardInterrupt" in err
@@ -676,14 +682,13 @@ class TestFailures:
         assert [one.state for one in future.job.attempts] == ["failed", "failed", "succeeded"]  # type: ignore[attr-defined]
         assert type(retrying.submit(divide, 1, 0).exception(60)) is ZeroDivisionError
 
-    def test_a_job_that_takes_too_long(self, executor: SpoolExecutor, make: Make, tmp_path: Path) -> None:
+    def test_a_job_that_takes_too_long(self, executor: SpoolExecutor, make: Make) -> None:
         strategy = executor._pool.setup.strategy
         limited = make(1, strategy=strategy, timeout_seconds=0.3, grace_seconds=0.1)
-        future = limited.submit(until, str(tmp_path / "go"))
+        future = limited.submit(time.sleep, 5)
         with pytest.raises(JobTimeoutError, match=r"0\.3s"):
             future.result(60)
-        assert limited.submit(double, 4).result(60) == 8
-        (tmp_path / "go").touch()
+        assert limited.submit(pow, 2, 3).result(60) == 8  # nothing that must be imported first
 
     def test_a_result_that_nobody_can_read_is_asked_for_again(self, make: Make, tmp_path: Path) -> None:
         """A spoiled file is put aside, and the job runs again; as with fan-outs."""
@@ -827,7 +832,7 @@ def test_the_program_needs_no_thread_a_job(make: Make, tmp_path: Path) -> None:
 def test_a_program_that_is_killed_leaves_no_worker(program: Program) -> None:
     program.hold.touch()
     process = program.start()
-    jobs = wait_until(lambda: (program.folder / ".tea/spool").exists() and program.run().jobs(state="running")[1:])
+    jobs = wait_until(lambda: program.running()[1:])
     pids = [int(job.attempts[0].claimant.split(":")[1]) for job in jobs]
     process.kill()
     process.communicate(timeout=60)
