@@ -22,8 +22,9 @@ from executors.board import Board
 from executors.execution import Execution
 from executors.policy import ParallelConfig
 from executors.result import ParallelFlowResult
+from executors.server import warm_up
 from executors.slot import SlotSetup
-from executors.slots import Slots, warm_up
+from executors.slots import Slots
 from spool.run import create_fanout, open_spool
 
 

@@ -13,28 +13,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import shutil
 import signal
-import sys
-import tempfile
-import threading
 import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import connection, forkserver, parent_process, popen_forkserver, resource_tracker
-from multiprocessing.context import ForkServerContext, ForkServerProcess
-from multiprocessing.forkserver import set_forkserver_preload
-from multiprocessing.util import get_temp_dir
-from types import ModuleType
+from multiprocessing import connection
 from typing import Any
 
 from executors.attempt import TIMEOUT_TYPES
-from executors.ending import end_worker, kill_rest, lives, signal_group
+from executors.ending import end_worker, kill_rest, signal_group
+from executors.server import ForkContext, start_server
 from executors.slot import SlotSetup, die_with_parent, slot_main
-from executors.undertaker import SERVER
 from spool import job as jobs
 from spool.attempts import Outcome
 from spool.claim import Claimant, claimed_by
@@ -49,106 +41,10 @@ _FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal
 _EARLY_DEATHS = 3
 _SERVERS = 5
 """Servers that may be killed while one slot is being started."""
-_LONGEST_FOLDER = 70
-"""Bytes. A socket's name has at most 107 (103 on other systems), and `/pymp-12345678/listener-12345678` follows."""
-_UNKNOWN = 255
-"""What multiprocessing gives as the exit code of a process whose server has died."""
 
 
 class SlotsFailedError(RuntimeError):
     """Worker processes die before they take a job."""
-
-
-class _SlotPopen(popen_forkserver.Popen):
-    """Reads the exit code once: the pool's thread and the supervisor ask at the same time.
-
-    Without that, whoever comes second finds the pipe empty and takes the server for dead.
-    """
-
-    def __init__(self, process_obj: Any) -> None:
-        self._reading = threading.Lock()
-        super().__init__(process_obj)
-
-    def poll(self, flag: int = os.WNOHANG) -> int | None:
-        if self.returncode is None:
-            if not connection.wait([self.sentinel], 0 if flag == os.WNOHANG else None):
-                return None
-            with self._reading:
-                return super().poll(os.WNOHANG)
-        return self.returncode
-
-
-class _SlotProcess(ForkServerProcess):
-    """A process that does not import the user's main script: a script need not guard itself for us."""
-
-    @staticmethod
-    def _Popen(process_obj: Any) -> Any:
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            return _SlotPopen(process_obj)
-        finally:
-            sys.modules["__main__"] = main
-
-
-class _SlotContext(ForkServerContext):
-    """Remembers the processes that a pool starts, as the pool does not tell how they end.
-
-    Slots fork from a server that has one thread and has imported what they need: as quick as a fork, without its
-    danger in a process with threads.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.started: list[_SlotProcess] = []
-
-    def Process(self, *args: Any, **kwargs: Any) -> _SlotProcess:  # type: ignore[override]
-        process = _SlotProcess(*args, **kwargs)
-        self.started.append(process)
-        return process
-
-
-def warm_up(*modules: str) -> None:
-    """Start the server that slots fork from, with these modules imported: it gets ready while others do other things.
-
-    Does nothing when it runs already.
-    """
-    set_forkserver_preload(["executors.undertaker", "executors.slot", "executors.slots", *modules])
-    _start_server()
-
-
-def _start_server() -> None:
-    """Start the server if there is none, or it was killed. All that descends from it bears its mark."""
-    resource_tracker.ensure_running()  # before the mark, for it shall outlive what the undertaker ends
-    before = os.environ.get(SERVER)
-    os.environ[SERVER] = server_mark()
-    try:
-        forkserver.ensure_running()
-    finally:
-        if before is None:
-            del os.environ[SERVER]
-        else:
-            os.environ[SERVER] = before
-
-
-def server_mark() -> str:
-    """What this process's server, and all that descends from it, has in its environment.
-
-    It names the folder of the server's socket, but not a slot's: that is its coordinator's, and goes with it.
-    """
-    folder = _socket_folder() if parent_process() is None else ""
-    return f"{os.getpid()}:{secrets.token_hex(8)}:{folder}"
-
-
-def _socket_folder() -> str:
-    """Where multiprocessing puts the server's socket; in `/tmp` where TMPDIR is too long for the name of a socket."""
-    before = tempfile.tempdir
-    if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_FOLDER and os.access("/tmp", os.W_OK):
-        tempfile.tempdir = "/tmp"
-    try:
-        return get_temp_dir()
-    finally:
-        tempfile.tempdir = before
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +73,7 @@ class Slot:
 
     def __init__(self, setup: SlotSetup) -> None:
         self.setup = setup
-        context = _SlotContext()
+        context = ForkContext()
         control_r, self._control = context.Pipe(duplex=False)
         self.hints, hints_w = context.Pipe(duplex=False)
         self._pool = ProcessPoolExecutor(
@@ -192,7 +88,6 @@ class Slot:
             control_r.close()
             hints_w.close()
         self.process = context.started[0]
-        self._server: int | None = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
         for end in (self.hints, self._control):  # a slot that is at a long job does not read what it is told
             os.set_blocking(end.fileno(), False)
         self._rest = b""
@@ -206,14 +101,6 @@ class Slot:
     def pid(self) -> int:
         assert self.process.pid is not None
         return self.process.pid
-
-    @property
-    def exit_code(self) -> int | None:
-        """How the process ended. Where the server that it was forked from died before, nobody knows: as if killed."""
-        code = self.process.exitcode
-        if code == _UNKNOWN and self._server is not None and not lives(self._server):
-            return -signal.SIGKILL
-        return code
 
     def read_hints(self) -> list[str]:
         """The lines that the slot has sent since the last call."""
@@ -340,7 +227,7 @@ class Slots:
         """Start a slot. The server that it is forked from may be killed at any moment, so that it takes another."""
         setup = replace(self._setup, slot=number, first=first)
         for _ in range(_SERVERS):
-            _start_server()
+            start_server()
             try:
                 return Slot(setup)
             except (EOFError, ConnectionError, FileNotFoundError):
@@ -386,7 +273,7 @@ class Slots:
         doing = slot.look()
         if not self._closing:
             self._count_early_deaths(slot, doing)
-        reason = how_it_ended(slot.exit_code)
+        reason = how_it_ended(slot.process.exit_code)
         if doing is not None:
             self._bury(slot, doing, reason)
         if doing is not None or not self._closing:
@@ -415,7 +302,7 @@ class Slots:
         if self._early_deaths >= _EARLY_DEATHS:
             raise SlotsFailedError(
                 f"{_EARLY_DEATHS} worker processes in a row died before they took a job "
-                f"({how_it_ended(slot.exit_code)}); see what they printed in {self._spool.workers}"
+                f"({how_it_ended(slot.process.exit_code)}); see what they printed in {self._spool.workers}"
             )
 
     def _bury(self, slot: Slot, doing: Doing, reason: str) -> None:
@@ -424,7 +311,7 @@ class Slots:
         if slot.files is not None:
             keep_logs(slot.files, job, doing.attempt)
         sweep(job.path, slot.pid)
-        code = slot.exit_code
+        code = slot.process.exit_code
         if code is None or -code in _FROM_OUTSIDE:
             return
         text = f"the job ended its worker process: {reason}"

@@ -25,7 +25,7 @@ INTERVAL = 0.2
 """Seconds between polls where hints are expected, on a local disk."""
 
 SHARE, HINTED_SHARE = 20, 100
-"""A poll may take at most one part in SHARE of the time; less when the last one found nothing that hints had missed."""
+"""A poll may take at most one part in SHARE of the time; less after one that found nothing that hints had missed."""
 
 
 class Watcher:

@@ -24,7 +24,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -71,7 +71,7 @@ def machine_id() -> str:
     return hashlib.sha256(b"tea-spool:" + number).hexdigest()[:16] if number else ""
 
 
-def is_here(record: dict[str, Any]) -> bool:
+def is_here(record: Mapping[str, Any]) -> bool:
     """Whether a worker's record was written on this machine, in any boot. Two machines may bear one name."""
     return record.get("host") == host_name() and record.get("machine") in (None, "", machine_id())
 

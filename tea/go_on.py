@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 
 from executors.result import ParallelFlowResult
-from executors.slots import warm_up
+from executors.server import warm_up
 from spool import tickets
 from spool.inspect import read_quietly
 from spool.layout import FanOutFiles, RunFiles, SpoolFiles

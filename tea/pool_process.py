@@ -15,8 +15,9 @@ from typing import Any
 import cloudpickle
 
 from executors.ending import reap
+from executors.server import warm_up
 from executors.slot import SlotSetup
-from executors.slots import Slots, warm_up
+from executors.slots import Slots
 from spool import job as jobs
 from spool import tickets
 from spool.attempts import Outcome

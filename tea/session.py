@@ -270,7 +270,7 @@ class _Session:
         if "remote" in usable:
             self._check_hosts(graph)
         if "process" in usable:
-            from executors.slots import warm_up  # not needed, and not cheap, for threads
+            from executors.server import warm_up  # not needed, and not cheap, for threads
 
             warm_up("tea.job")
 

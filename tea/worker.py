@@ -17,8 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from executors.server import warm_up
 from executors.slot import SlotSetup
-from executors.slots import Slots, warm_up
+from executors.slots import Slots
 from spool import job as jobs
 from spool import tickets
 from spool.claim import claimed_by

@@ -67,7 +67,7 @@ def run(workflow: str, output: str | None, fail_on_branch_errors: bool, progress
 
 def _start(workflow: str, inputs: Sequence[str], options: RunOptions) -> Ended:
     if _names_processes(workflow, options.strategy):
-        from executors.slots import warm_up  # worker processes need what we need: both import it at once
+        from executors.server import warm_up  # worker processes need what we need: both import it at once
 
         warm_up("tea.job")
     from tea.dialect import load_file
