@@ -13,8 +13,8 @@ from __future__ import annotations
 import html
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, SupportsIndex, TypeVar, overload
 
 from executors.slot import Inputs
 from spool import inspect, tickets
@@ -32,6 +32,12 @@ from tea.replay import Changes, Replayed, replay
 
 STATES = ("todo", "running", "done", "failed", "cancelled")
 
+ROWS = 100
+"""Rows of a table in a notebook."""
+
+CELL = 300
+"""Characters of a cell."""
+
 T = TypeVar("T")
 
 
@@ -44,24 +50,36 @@ def open_spool(path: str | os.PathLike[str] | None = None) -> Spool:
 
 
 class Table(list[T]):
-    """A list that a notebook shows as a table."""
+    """A list that a notebook shows as a table: its first `ROWS` items, and how many more there are."""
 
-    def __init__(self, items: Iterable[T], head: Sequence[str], row: Any) -> None:
+    def __init__(self, items: Iterable[T], head: Sequence[str], row: Callable[[T], Sequence[Any]]) -> None:
         super().__init__(items)
         self._head, self._row = tuple(head), row
 
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Table[T]: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> T | Table[T]:
+        if isinstance(index, slice):
+            return Table(super().__getitem__(index), self._head, self._row)
+        return super().__getitem__(index)
+
     def _repr_html_(self) -> str:
-        return table(self._head, (self._row(item) for item in self))
+        return table(self._head, map(self._row, self[:ROWS]), len(self) - ROWS)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """An HTML table; whatever stands in a cell is text."""
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]], more: int = 0) -> str:
+    """An HTML table; whatever stands in a cell is text, and not too long. more: rows that are not shown."""
     cells = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape('' if cell is None else str(cell))}</td>" for cell in row) + "</tr>"
-        for row in rows
-    )
-    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(_text(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    foot = f"<p>and {more:,} more</p>" if more > 0 else ""
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>{foot}"
+
+
+def _text(cell: Any) -> str:
+    text = "" if cell is None else f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+    return text if len(text) <= CELL else f"{text[: CELL - 3]}..."
 
 
 class Spool:
@@ -138,7 +156,9 @@ class SpoolRun:
             pending += fanouts_inside(fanout, [name for name, _ in listed])
 
     def _repr_html_(self) -> str:
-        return self.jobs()._repr_html_()
+        counts = ", ".join(f"{number:,} {kind}" for kind, number in self.counts().items() if number)
+        head = f"{self.name}: {self.state}{f' ({counts})' if counts else ''}"
+        return f"<p>{html.escape(head)}</p>{self.jobs()._repr_html_()}"
 
     def __repr__(self) -> str:
         return f"<SpoolRun {self.name}: {self.state}>"

@@ -92,6 +92,21 @@ def test_tables_show_text_as_text(here: Path) -> None:
     assert spool.job("1")._repr_html_().count("<table>") == 2
 
 
+def test_tables_are_lists_and_do_not_grow_without_bound(here: Path) -> None:
+    run(here, items=130)
+    jobs = opened(here).run().jobs()
+    assert (len(jobs), jobs[0].name, jobs[-1].name) == (130, "001-split/0000-split", "001-split/0129-split")
+    assert [one.name for one in jobs[1:3]] == [one.name for one in jobs][1:3]
+    shown = jobs._repr_html_()
+    assert shown.count("<tr>") == 101
+    assert "and 30 more" in shown
+    assert jobs[:2]._repr_html_().count("<tr>") == 3
+    path = job(here, 1) / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "error": "x" * 10_000}))
+    assert "x" * 300 not in jobs[:2]._repr_html_()
+    assert opened(here).run()._repr_html_().count("<tr>") == 101
+
+
 def test_no_spool(tmp_path: Path) -> None:
     with pytest.raises(SpoolError, match="no spool here"):
         tea.open_spool(tmp_path)
