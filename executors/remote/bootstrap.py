@@ -6,6 +6,8 @@
     {"op": "program"} and its bytes   ------->  written under its hash, when it was not there
     {"op": "start"}                   ------->  becomes the worker, with the same stdin and stdout
 
+    or, instead: {"op": "run"}, text  ------->  runs that text, which uses what is here (`sweep`)
+
 No file is left but the program. It reads byte by byte where a line ends, so that nothing is lost that is meant for
 the worker.
 """
@@ -13,10 +15,12 @@ the worker.
 import hashlib
 import json
 import os
+import pwd
 import shutil
 import socket
 import stat
 import sys
+import time
 from typing import Any, Dict, Optional, Tuple  # noqa: UP035 - an old Python shall be able to say that it is one
 
 OLDEST = (3, 11)
@@ -61,9 +65,13 @@ def say(mark: str, answer: Dict[str, Any]) -> None:  # noqa: UP006
         data = data[os.write(1, data) :]
 
 
-def folder(wanted: Optional[str]) -> str:  # noqa: UP045
-    """The work folder, made where there is none: this user's alone, and writable."""
-    path = os.path.abspath(os.path.expanduser(wanted or f"/tmp/tea-jobs-{os.geteuid()}"))
+def place(wanted: Optional[str]) -> str:  # noqa: UP045
+    """Where the work folder is."""
+    return os.path.abspath(os.path.expanduser(wanted or f"/tmp/tea-jobs-{os.geteuid()}"))
+
+
+def folder(path: str) -> str:
+    """The work folder, made where there is none: this user's alone, and writable. Raises Refusal."""
     try:
         if not os.path.lexists(path):
             os.makedirs(path, 0o700)
@@ -79,12 +87,24 @@ def folder(wanted: Optional[str]) -> str:  # noqa: UP045
     return path
 
 
+def check_python() -> None:
+    """Raises Refusal for a Python that is too old."""
+    if sys.version_info < OLDEST:
+        raise Refusal("python", f"its Python is {sys.version.split()[0]}")
+
+
+def user() -> str:
+    """Who we are here."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
 def probe(asked: Dict[str, Any]) -> Tuple[str, Dict[str, Any]]:  # noqa: UP006
     """Where the program belongs, and what the coordinator wants to know. Raises Refusal."""
-    version = sys.version.split()[0]
-    if sys.version_info < OLDEST:
-        raise Refusal("python", f"its Python is {version}")
-    path = folder(asked.get("workdir"))
+    check_python()
+    path = folder(place(asked.get("workdir")))
     for name in asked.get("programs", ()):
         if shutil.which(name) is None:
             raise Refusal("program", f"there is no {name}")
@@ -95,12 +115,15 @@ def probe(asked: Dict[str, Any]) -> Tuple[str, Dict[str, Any]]:  # noqa: UP006
     program = os.path.join(path, asked["program"])
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     answer = {
-        "python": version,
+        "python": sys.version.split()[0],
         "host": socket.gethostname(),
+        "user": user(),
+        "clock": time.time(),
         "cpus": cpus,
         "workdir": path,
         "free": free,
         "have": has(program, asked["sha256"]),
+        "found": [name for name in asked.get("look_for", ()) if shutil.which(name)],
     }
     return program, answer
 
@@ -138,6 +161,10 @@ def main() -> int:
     asked = read_line()
     mark = asked["mark"]
     try:
+        if asked["op"] == "run":
+            check_python()
+            exec(read_payload(asked["size"]), globals())
+            return 0
         program, answer = probe(asked)
         say(mark, answer)
         message = read_line()

@@ -36,3 +36,15 @@ def argv(host: RemoteHost, config: RemoteConfig, command: str) -> list[str]:
     """The command line of a session: a fixed argv."""
     port = [] if host.port is None else ["-p", str(host.port)]
     return [*program(config), *port, "--", host.target, command]
+
+
+def aliases() -> list[str]:
+    """The hosts that ssh_config names one by one; nothing that cannot be read, or that other files hold."""
+    path = os.environ.get(SSH_CONFIG) or os.path.expanduser("~/.ssh/config")
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = [line.split("#")[0].replace("=", " ").split() for line in file]
+    except OSError:
+        return []
+    names = [name for line in lines if line and line[0].lower() == "host" for name in line[1:]]
+    return [name for name in dict.fromkeys(names) if not any(letter in name for letter in "*?!")]

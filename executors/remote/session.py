@@ -39,6 +39,13 @@ _LOADER = (
 _TRANSPORTS = {"openssh": openssh.argv, "sftp": sftp.argv}
 
 
+def _source(name: str) -> bytes:
+    """The text of a program of this package."""
+    text = get_data("executors.remote", name)
+    assert text is not None
+    return text
+
+
 class Session:
     """One connection to a host, from the login to the end.
 
@@ -83,10 +90,20 @@ class Session:
         Raises HostError for a host that cannot be used, TimeoutError after `patience` seconds, FrameError when it
         speaks otherwise.
         """
-        text = get_data("executors.remote", "bootstrap.py")
-        assert text is not None
+        text = _source("bootstrap.py")
         self.send(f"{len(text)}\n".encode() + text)
         self.send(Frame({"op": "probe", "mark": mark, **asked}))
+        return self.answer(mark, patience)
+
+    def run(self, program: str, mark: str, asked: dict[str, Any], patience: float) -> dict[str, Any]:
+        """Run one of our programs there that needs nothing but `bootstrap`, instead of a worker; its answer.
+
+        Raises as `probe` does.
+        """
+        text = _source("bootstrap.py")
+        self.send(f"{len(text)}\n".encode() + text)
+        self.send(Frame({"op": "run", "mark": mark}, _source(program)))
+        self.send(Frame({"mark": mark, **asked}))
         return self.answer(mark, patience)
 
     def answer(self, mark: str, patience: float) -> dict[str, Any]:

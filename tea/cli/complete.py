@@ -45,11 +45,18 @@ def _completer(names: _Names) -> Completer:
 
 def _runs(files: SpoolFiles, typed: str) -> Iterator[str]:
     """Runs by name, the newest first; when none begins so, those that end in `-7f3a` by that end."""
-    from spool.run import runs
+    from spool.run import run_names
 
-    known = [run.name for run in reversed(runs(files))]
+    known = run_names(files)[::-1]
     whole = [name for name in known if name.startswith(typed)]
     yield from whole or (name.rpartition("-")[2] for name in known if name.rpartition("-")[2].startswith(typed))
+
+
+def _packs(files: SpoolFiles, typed: str) -> Iterator[str]:
+    """Runs that are packed, the newest first."""
+    from spool.opened import packed_runs
+
+    yield from (name for name in reversed(packed_runs(files)) if name.startswith(typed))
 
 
 def _jobs(*kinds: str) -> _Names:
@@ -89,3 +96,12 @@ run_names = _completer(_runs)
 job_names = _completer(_jobs(*TICKETS))
 failed_names = _completer(_both("failed", "cancelled"))
 open_names = _completer(_both("todo"))
+pack_names = _completer(_packs)
+
+
+def workflows_and_hosts(_context: click.Context, _parameter: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Files, and the hosts that the user's ssh_config names."""
+    from executors.remote.openssh import aliases
+
+    known = [CompletionItem(name) for name in aliases() if name.startswith(typed)]
+    return [*known[:OFFERED], CompletionItem(typed, type="file")]

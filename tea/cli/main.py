@@ -46,6 +46,23 @@ spool = LazyGroup(
     """,
 )
 
+HOSTS_COMMANDS = {
+    "check": Entry("tools.hosts_check:command", "Whether jobs could run on hosts, and what to do where not."),
+    "clean": Entry("tools.hosts_clean:command", "Remove what runs have left on hosts."),
+}
+
+hosts = LazyGroup(
+    name="hosts",
+    entries=HOSTS_COMMANDS,
+    help="""Look after the hosts of the strategy `remote`, before and after runs.
+
+    \b
+      tea hosts check workflow.yaml
+      tea hosts check user@server1
+      tea hosts clean workflow.yaml
+    """,
+)
+
 COMMANDS = {
     "run": Entry("tea.cli.run:run", "Run a workflow; its final state goes to stdout."),
     "resume": Entry("tea.cli.resume:resume", "Go on with a run that was stopped, killed or has failed branches."),
@@ -54,6 +71,7 @@ COMMANDS = {
     "subset": Entry("tea.cli.subset:subset", "The smallest workflow that runs a part of another one."),
     "graph": Entry("tools.graph:command", "Draw a workflow: for the terminal, Mermaid, Graphviz, SVG."),
     "bundle": Entry("tools.bundle:command", "Write tea as one file that any Python from 3.11 on runs."),
+    "hosts": Entry("tea.cli.main:hosts", "Look after the hosts of the strategy `remote`, before and after runs."),
     "spool": Entry("tea.cli.main:spool", "Look at the job directories of a run, and act on them."),
 }
 

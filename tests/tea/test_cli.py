@@ -72,7 +72,7 @@ def test_the_table_says_of_a_command_what_its_own_help_says() -> None:
 
 def test_every_help_teaches_by_example() -> None:
     for name, _, command in every_command(cli):
-        assert f"  tea {name} " in (command.help or "") or f"  tea spool {name}" in (command.help or ""), name
+        assert any(f"  tea {group}{name}" in (command.help or "") for group in ("", "spool ", "hosts ")), name
         for parameter in command.params:
             if isinstance(parameter, click.Option):
                 assert parameter.help, f"{name} {parameter.name}"
