@@ -18,7 +18,7 @@ KINDS = {
     "kept": "a copy that was kept (cleanup: false)",
     "old": "a program of another version of tea",
     "unfinished": "a copy that was never finished",
-    "name": "another name of a folder that is gone",
+    "batches": "batches that GNU Parallel brought and nobody takes",
 }
 
 

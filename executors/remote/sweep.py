@@ -4,7 +4,7 @@
                                (`left`), or the folder was kept on purpose (`kept`)
     WORKDIR/tea-HASH.pyz       a program; `old` when it is none of this version, and no living worker runs from it
     WORKDIR/tea-HASH.pyz.PID   a copy that was never finished (`unfinished`)
-    /tmp/tea-TOKEN             another name of a session's folder (`name`)
+    /tmp/tea-TOKEN/            where GNU Parallel brings batches to (`batches`); locked while a worker takes them
 
 What a living worker uses stays, whoever's it is; what is a minute young may just be coming into being, and stays too.
 """
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 YOUNG = 60.0
 """Seconds that something is left alone after it has changed."""
 
-NAMES = "/tmp"
+TRANSIT = "/tmp"
+"""Where the folders of batches are, whatever the work folder is."""
 
 _FOLDER = re.compile(r"fan-out-[0-9a-f]{12}")
 _PROGRAM = re.compile(r"tea-[0-9a-f]{16}\.pyz")
 _UNFINISHED = re.compile(r"tea-[0-9a-f]{16}\.pyz\.[0-9]+")
-_NAME = re.compile(r"tea-[0-9a-f]{16}")
+_BATCHES = re.compile(r"tea-[0-9a-f]{16}")
 
 
 class Sweep:
@@ -53,9 +54,10 @@ class Sweep:
                 self._add("old", path)
             elif _UNFINISHED.fullmatch(name):
                 self._add("unfinished", path)
-        for name in sorted(os.listdir(NAMES)):
-            if _NAME.fullmatch(name):
-                self._name(os.path.join(NAMES, name))
+        for name in sorted(os.listdir(TRANSIT)):
+            path = os.path.join(TRANSIT, name)
+            if _BATCHES.fullmatch(name) and self._lock(os.path.join(path, "lock")) is not False:
+                self._add("batches", path)
 
     def _folder(self, path: str) -> None:
         if self._lock(os.path.join(path, "lock")) is False:
@@ -83,11 +85,6 @@ class Sweep:
     def _is_used(self, program: str) -> bool:
         """Whether a living worker runs from a program; one that does not say which one may run from any."""
         return program in self._used or "" in self._used
-
-    def _name(self, path: str) -> None:
-        if os.path.islink(path) and self._lock(os.path.join(os.readlink(path), "lock")) is False:
-            return  # perhaps in another work folder
-        self._add("name", path)
 
     def _add(self, kind: str, path: str) -> None:
         try:

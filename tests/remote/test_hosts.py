@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -119,9 +120,10 @@ class Leftovers:
         self.unfinished = self.file(f"tea-{'1' * 16}.pyz.4711")
         self.current = self.file(f"tea-{digest(bundle())[:16]}.pyz")
         self.alien = self.file("notes.txt")
-        self.name = Path("/tmp") / f"tea-{secrets.token_hex(8)}"
-        self.name.symlink_to(self.dead)
-        for path in (*workdir.iterdir(), self.name):
+        self.batches = Path("/tmp") / f"tea-{secrets.token_hex(8)}"
+        self.batches.mkdir(mode=0o700)
+        (self.batches / "lock").touch()
+        for path in (*workdir.iterdir(), self.batches):
             self.age(path)
         self.young = self.folder("2" * 12)
 
@@ -143,17 +145,17 @@ class Leftovers:
 
     @property
     def unused(self) -> set[Path]:
-        return {self.dead, self.kept, self.old, self.unfinished, self.name}
+        return {self.dead, self.kept, self.old, self.unfinished, self.batches}
 
     def there(self) -> set[Path]:
-        return {path for path in (*self.workdir.iterdir(), self.name) if os.path.lexists(path)}
+        return {path for path in (*self.workdir.iterdir(), self.batches) if path.exists()}
 
 
 @pytest.fixture
 def left(farm: Farm) -> Iterator[Leftovers]:
     made = Leftovers(farm.host("one").workdir)
     yield made
-    made.name.unlink(missing_ok=True)
+    shutil.rmtree(made.batches, ignore_errors=True)
 
 
 class TestClean:
@@ -198,14 +200,15 @@ class TestClean:
         """A worker that does not say which one it runs from, as those of older versions, keeps all."""
         other = left.file(f"tea-{'3' * 16}.pyz")
         left.age(other)
-        with open(left.kept / "lock", "w") as lock:
+        with open(left.kept / "lock", "w") as lock, open(left.batches / "lock") as shared:
+            fcntl.flock(shared, fcntl.LOCK_SH)
             lock.write(f"{other.name}\n" if says else "")
             lock.flush()
             fcntl.flock(lock, fcntl.LOCK_EX)
             (told,) = read(farm, "clean", farm.workflow("return {}"), "--yes")["hosts"]
         assert told["live"] == [str(left.kept)]
         assert (left.kept.exists(), other.exists(), left.old.exists()) == (True, True, not says)
-        assert not left.dead.exists()
+        assert (left.dead.exists(), left.batches.exists()) == (False, True)
 
     def test_a_host_that_cannot_be_reached(self, farm: Farm, left: Leftovers) -> None:
         farm.use("gone.invalid")
