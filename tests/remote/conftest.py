@@ -25,6 +25,7 @@ class Farm:
 
     def __init__(self, hosts: sshd.Hosts, folder: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
         self.hosts, self.folder, self._start = hosts, folder, start
+        self.env = {"TEA_SSH_CONFIG": str(hosts.config)}
         self.spool = folder / "spool"
         self.settings: dict[str, Any] = {}
         self.remote: dict[str, Any] = {}
@@ -50,9 +51,14 @@ class Farm:
         path.write_text(json.dumps({"name": "farm", "settings": {"parallel": parallel}, "nodes": nodes}))
         return path
 
-    @property
-    def env(self) -> dict[str, str]:
-        return {"TEA_SSH_CONFIG": str(self.hosts.config)}
+    def without_ssh(self) -> None:
+        """Whoever starts `ssh` is in for a surprise."""
+        programs = self.folder.parent / "bin"
+        programs.mkdir()
+        (programs / "ssh").write_text("#!/bin/sh\necho this machine shall have no ssh >&2\nexit 99\n")
+        (programs / "ssh").chmod(0o755)
+        self.env["PATH"] = f"{programs}:{os.environ['PATH']}"
+        self.remote["transport"] = "sftp"
 
     def start(self, path: Path, *args: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         argv = ("run", path, "--spool", self.spool, *args)
@@ -62,6 +68,20 @@ class Farm:
         process = self.start(path, *args, env=env)
         out, err = process.communicate(timeout=180)
         return Ran(process.returncode, out, err)
+
+    def held_back(self, code: str) -> str:
+        """The code, which waits for `let_go`."""
+        go = str(self.folder / "go")
+        return f"import os, time\nwhile not os.path.exists({go!r}):\n    time.sleep(0.02)\n{code}"
+
+    def let_go(self, hosts: int) -> None:
+        """As soon as so many hosts are ready: the first one shall not do all the work."""
+
+        def ready() -> bool:
+            return len({event["host"] for event in self.events("host") if event["state"] == "ready"}) == hosts
+
+        support.wait_until(ready, timeout=60, what=f"{hosts} hosts")
+        (self.folder / "go").touch()
 
     def resume(self) -> Ran:
         done = support.tea_cmd("resume", "--spool", self.spool, cwd=self.folder, env=self.env, timeout=180)
@@ -106,15 +126,30 @@ return {
 """
 
 
+both_transports = pytest.mark.parametrize("transport", ["openssh", "sftp"])
+"""For a test whose answer may depend on who holds the connection."""
+
+
 @pytest.fixture
-def farm(tmp_path: Path, start_tea: Callable[..., subprocess.Popen[str]], no_leftovers: None) -> Iterator[Farm]:
+def transport() -> str:
+    """What `both_transports` fills in."""
+    return "openssh"
+
+
+@pytest.fixture
+def farm(
+    tmp_path: Path, start_tea: Callable[..., subprocess.Popen[str]], no_leftovers: None, transport: str
+) -> Iterator[Farm]:
     """No hosts yet."""
     if sshd.SSHD is None:
         pytest.skip("no sshd here; scripts/setup-system.sh installs it")
     folder = tmp_path / "here"
     folder.mkdir(mode=0o700)
     with sshd.hosts(tmp_path) as hosts:
-        yield Farm(hosts, folder, start_tea)
+        farm = Farm(hosts, folder, start_tea)
+        if transport == "sftp":
+            farm.without_ssh()
+        yield farm
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from executors.bundle import bundle
-from tests.remote.conftest import Farm, is_root
+from tests.remote.conftest import Farm, both_transports, is_root
 from tests.sshd import keygen
 from tests.support import wait_until
 
@@ -22,9 +22,11 @@ SLOW = "import time; time.sleep(0.2); return {'v': 1}"
 QUICK = "return {'v': 1}"
 
 
+@both_transports
 def test_a_session_killed_in_the_middle(two: Farm) -> None:
     """Row 26: its jobs run elsewhere or again, each has one result, and what ran there has ended."""
-    process = two.start(two.workflow(SLOW, 40))
+    process = two.start(two.workflow(two.held_back(SLOW), 40))
+    two.let_go(2)
     one = two.hosts.hosts[0]
     wait_until(lambda: any(result["host"] == "one" for result in two.results()), timeout=60, what="a result of one")
     one.cut()
@@ -35,8 +37,10 @@ def test_a_session_killed_in_the_middle(two: Farm) -> None:
     wait_until(lambda: not one.sessions(), what="an end of what ran there")
 
 
+@both_transports
 def test_a_host_that_goes_away_for_good(two: Farm) -> None:
-    process = two.start(two.workflow(SLOW, 30))
+    process = two.start(two.workflow(two.held_back(SLOW), 30))
+    two.let_go(2)
     wait_until(lambda: any(result["host"] == "one" for result in two.results()), timeout=60, what="a result of one")
     two.hosts.hosts[0].stop()
     out, err = process.communicate(timeout=120)
@@ -52,6 +56,7 @@ def test_the_only_host_comes_back(farm: Farm) -> None:
     assert json.loads(out)["sum"] == 20, err
 
 
+@both_transports
 def test_when_every_host_is_out_the_run_says_so_and_can_go_on(two: Farm) -> None:
     process = two.start(two.workflow(SLOW, 40))
     wait_until(lambda: len(two.results()) >= 2, timeout=60, what="two results")
@@ -67,6 +72,7 @@ def test_when_every_host_is_out_the_run_says_so_and_can_go_on(two: Farm) -> None
     assert two.resume().state["sum"] == 40
 
 
+@both_transports
 def test_a_flood_of_logins(farm: Farm) -> None:
     """Row 26: an sshd that drops most logins is asked again, a little later."""
     host = farm.host("one", "MaxStartups 1:60:3")
@@ -88,6 +94,7 @@ def refused(farm: Farm, *messages: str) -> None:
     assert not [job for job in farm.jobs() if (job / "claim.1").is_symlink()]
 
 
+@both_transports
 def test_no_python(farm: Farm) -> None:
     """Row 27."""
     farm.host("one", python="/no/such/python3")
@@ -102,11 +109,13 @@ def test_an_old_python(farm: Farm, tmp_path: Path) -> None:
     refused(farm, "tea needs Python 3.11 or newer there")
 
 
+@both_transports
 def test_a_login_that_runs_something_else(farm: Farm) -> None:
     farm.host("one", "ForceCommand echo hello")
     refused(farm, "host one: the login ended before tea was started")
 
 
+@both_transports
 def test_a_noisy_login_does_no_harm(farm: Farm) -> None:
     """Row 27: what a .bashrc prints comes before tea does."""
     farm.host("one", 'ForceCommand echo "Welcome {"; echo careful >&2; eval "$SSH_ORIGINAL_COMMAND"')
@@ -125,6 +134,7 @@ def test_another_version_of_tea(farm: Farm) -> None:
     refused(farm, "the program copied there is tea 0.0.9, and this is tea 0.1.0", "tea bundle")
 
 
+@both_transports
 def test_an_unknown_host_key(farm: Farm) -> None:
     """Row 28."""
     farm.host("one", known=False)
@@ -135,6 +145,7 @@ def test_an_unknown_host_key(farm: Farm) -> None:
     assert farm.run(farm.workflow(QUICK)).state["sum"] == 6, "its key is known now"
 
 
+@both_transports
 @pytest.mark.parametrize("policy", ["strict", "accept-new"])
 def test_a_changed_host_key(farm: Farm, policy: str) -> None:
     """Row 28: never taken, whatever is asked for."""
@@ -146,6 +157,7 @@ def test_a_changed_host_key(farm: Farm, policy: str) -> None:
     refused(farm, "host one: its host key has changed", "ssh-keygen -R")
 
 
+@both_transports
 def test_a_key_that_the_host_does_not_take(farm: Farm) -> None:
     """Row 28."""
     one = farm.host("one")
@@ -153,6 +165,7 @@ def test_a_key_that_the_host_does_not_take(farm: Farm) -> None:
     refused(farm, "host one: it does not let us in", "ssh-copy-id")
 
 
+@both_transports
 def test_one_wrong_host_does_not_stop_the_others(two: Farm) -> None:
     two.host("bad", known=False)
     ran = two.run(two.workflow(SLOW, 12))
@@ -167,6 +180,7 @@ def test_a_workdir_of_somebody_elses(farm: Farm) -> None:
     refused(farm, "others may write to its workdir", "choose another one with `workdir:`")
 
 
+@both_transports
 @pytest.mark.root
 @pytest.mark.skipif(not is_root(), reason="mounts a small file system")
 def test_a_full_disk_on_one_host(two: Farm) -> None:
@@ -184,6 +198,7 @@ def test_a_full_disk_on_one_host(two: Farm) -> None:
         subprocess.run(["umount", small], check=True)
 
 
+@both_transports
 def test_a_host_that_loses_everything(two: Farm, tmp_path: Path) -> None:
     """Row 30: it is out after some failures, and the others finish the work."""
     broken = tmp_path / "python3"
@@ -214,6 +229,7 @@ def test_a_job_that_takes_its_hosts_down_is_given_up(two: Farm) -> None:
     assert "the job may be taking its hosts down" in ran.state["errors"][0]
 
 
+@both_transports
 def test_a_secret_is_handed_over_and_nowhere_to_be_seen(farm: Farm) -> None:
     """Row 33."""
     canary = f"canary-{os.urandom(8).hex()}"
@@ -248,6 +264,7 @@ def test_what_a_killed_worker_left_there_is_removed_by_the_next(farm: Farm) -> N
     assert not old.exists()
 
 
+@both_transports
 @pytest.mark.root
 @pytest.mark.slow
 @pytest.mark.skipif(not is_root() or shutil.which("ip") is None, reason="makes a network namespace")
@@ -263,7 +280,6 @@ def test_a_link_that_is_cut(farm: Farm) -> None:
             "    time.sleep(0.02)\nreturn {'v': 1}"
         )
         process = farm.start(farm.workflow(code, 8))
-        wait_until(lambda: len(farm.events("host")) == 2, timeout=60, what="both hosts")
         wait_until(link.host.sessions, what="jobs on one")
         link.cut()
         wait_until(
