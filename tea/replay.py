@@ -5,7 +5,8 @@ job.json, input.json (+ base.json), workflow.yaml  --changes-->  the same walk a
 result.json of the record  --compare-->  what differs      replay folder: input, workflow, result, lineage
 
 What is not the same as in a worker: no time or memory limit, no retries, and fan-outs inside the branch are recorded
-in a spool of the replay's own.
+in a spool of the replay's own. With a strategy, the job runs where that runs branches, within its limits; see
+`replay_by`.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from executors import attempt as attempts
 from executors.attempt import NodeFailure
+from executors.base import available_strategies
+from executors.policy import ParallelConfig
 from executors.slot import Inputs
 from executors.state import BranchState
 from executors.travel import pack
@@ -37,6 +40,7 @@ from tea.fanout import FanOuts
 from tea.graph import END, START
 from tea.plan import Options
 from tea.record import Run, who
+from tea.replay_by import Place, run_by
 from tea.stategraph import StateGraph
 from tea.walk import Scope, run_branch
 
@@ -93,11 +97,14 @@ class Replayed:
         return self.error.error if isinstance(self.error, NodeFailure) else self.error
 
 
-def replay(job: JobFiles, changes: Changes | None = None, folder: str | None = None) -> Replayed:
-    """Run a job again, in this process and in the folder in which its run was started.
+def replay(
+    job: JobFiles, changes: Changes | None = None, folder: str | None = None, strategy: str | None = None
+) -> Replayed:
+    """Run a job again, in the folder in which its run was started.
 
     Args:
         folder: where the result goes, new or empty; None takes the next one under `replays/` of the spool.
+        strategy: what runs it, as it runs branches; None runs it in this process.
 
     Raises ReplayError, SpoolError, WorkflowError or OSError when it cannot be, before anything is run.
     """
@@ -106,21 +113,22 @@ def replay(job: JobFiles, changes: Changes | None = None, folder: str | None = N
     workflow = _workflow(job, record, changes)  # all of these may refuse: no folder is made before
     graph = _graph(workflow)
     state = _state(job, record, changes)
+    place = None if strategy is None else _place(job, record, changes, graph, strategy)
+    if strategy == "remote" and not jsonio.is_json(dict(state.items())):
+        raise ReplayError(f"{job.path}: only JSON travels to a host, and JSON cannot hold its input")
     files = ReplayFiles(_new_folder(job, folder))
     publish(files.workflow, (workflow.text or workflow.dump(workflow.raw)).encode())
     shown = pack(dict(state.items()), carry=False).shown
     publish(files.input, shown)
-    lineage = _lineage(job, record, changes)
-    ran = _run(job, graph, workflow, state, files)
-    if isinstance(ran.error, KeyboardInterrupt):
-        raise ran.error
-    result = attempts.report(JobFiles(files.path), record, lineage["attempt"] or 1, 0.0, ran, strict=False)
-    result = {**result, "job": job.name, "input_sha256": sha256(shown)}
+    lineage = {**_lineage(job, record, changes), "strategy": strategy}
+    attempt = int(lineage["attempt"] or 1)
+    result, error = _run(job, attempt, graph, workflow, state, files, place)
+    result = {**result, "job": job.name, "attempt": attempt, "input_sha256": sha256(shown)}
     publish(files.result, jsonio.dumps(result))
     recorded = _recorded(job, record)
     compared = compare(recorded, result)
     publish(files.replay, jsonio.pretty({**lineage, "outcome": result["outcome"], "verdict": compared.verdict}))
-    return Replayed(files, result, recorded, compared, ran.error)
+    return Replayed(files, result, recorded, compared, error)
 
 
 # -- before it runs -------------------------------------------------------------------------------------------------
@@ -208,14 +216,64 @@ def _lineage(job: JobFiles, record: JobRecord, changes: Changes) -> dict[str, An
 # -- running --------------------------------------------------------------------------------------------------------
 
 
+def _place(job: JobFiles, record: JobRecord, changes: Changes, graph: StateGraph, strategy: str) -> Place:
+    """Where to run it: with the settings of its fan-out, or of the workflow that is given instead.
+
+    Raises ReplayError for a strategy that cannot run a single job, or settings that cannot be read.
+    """
+    known = [name for name in available_strategies() if name != "workers"]  # who would work on a replay?
+    if strategy not in known:
+        raise ReplayError(f"no strategy '{strategy}' for a replay; there are {', '.join(known)}")
+    plan = read_quietly(fanout_of(job).fanout)
+    config = graph.parallel_config
+    if changes.workflow is None and isinstance(recorded := plan.get("config"), dict):
+        try:
+            config = ParallelConfig.from_json({**recorded, "remote_config": recorded.get("remote_config")})
+        except (ValueError, TypeError, KeyError) as error:
+            raise ReplayError(f"{fanout_of(job).fanout}: its config cannot be used: {error}") from None
+        if config.remote_config is None:
+            config = replace(config, remote_config=graph.parallel_config.remote_config)
+    if strategy == "remote" and config.remote_config is None:
+        raise ReplayError(
+            "strategy 'remote' takes its hosts from settings.parallel.remote of the workflow: none there"
+        )
+    return Place(strategy, str(record.data["branch"]), config, plan.get("options") or {})
+
+
 def _run(
-    job: JobFiles, graph: StateGraph, workflow: Workflow, state: BranchState, files: ReplayFiles
-) -> attempts.Ran:
+    job: JobFiles,
+    attempt: int,
+    graph: StateGraph,
+    workflow: Workflow,
+    state: BranchState,
+    files: ReplayFiles,
+    place: Place | None,
+) -> tuple[Mapping[str, Any], BaseException | None]:
+    """Run it; its result, and the error itself where that was raised in this process."""
     text = (workflow.text or workflow.dump(workflow.raw)).encode()
     run = Run(files.spool, workflow.name, text, lambda: who(replay_of=job.path, folder=str(workflow.folder)))
-    options = Options(nested=True, path=(str(workflow.folder),), warn=_warn)
+    before, outcome = os.getcwd(), "failed"
+    os.chdir(_folder_of_run(job) or before)
+    try:
+        if place is None:
+            record = read_job(job)
+            ran = _run_here(job, record, graph, state, run)
+            error = ran.error
+            result = attempts.report(JobFiles(files.path), record, attempt, 0.0, ran, strict=False)
+        else:
+            result, error = run_by(place, graph, text, state, run, _warn), None
+        outcome = "done" if result["success"] else "failed"
+        return result, error
+    finally:
+        os.chdir(before)
+        run.end(outcome)
+        run.close()
+
+
+def _run_here(job: JobFiles, record: JobRecord, graph: StateGraph, state: BranchState, run: Run) -> attempts.Ran:
+    options = Options(nested=True, path=(str(graph.workflow.folder),), warn=_warn)
     config = (read_quietly(fanout_of(job).fanout).get("options") or {}).get("config") or {}
-    scope = Scope(FanOuts(run.recorder, options), config, branch=str(read_job(job).data["branch"]))
+    scope = Scope(FanOuts(run.recorder, options), config, branch=str(record.data["branch"]))
 
     def branch(one: BranchState) -> BranchState:
         run_branch(graph, one, START, END, scope)
@@ -223,16 +281,10 @@ def _run(
             check_chunk(one[CHUNK_RESULTS])
         return one
 
-    before = os.getcwd()
-    os.chdir(_folder_of_run(job) or before)
-    ran = None
-    try:
-        ran = attempts.run(branch, state)
-        return ran
-    finally:
-        os.chdir(before)
-        run.end("done" if ran is not None and ran.result["success"] else "failed")
-        run.close()
+    ran = attempts.run(branch, state)
+    if isinstance(ran.error, KeyboardInterrupt):
+        raise ran.error
+    return ran
 
 
 def _warn(text: str) -> None:

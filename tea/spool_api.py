@@ -241,15 +241,17 @@ class Job:
         input: Mapping[str, Any] | None = None,
         workflow: str | os.PathLike[str] | None = None,
         folder: str | os.PathLike[str] | None = None,
+        strategy: str | None = None,
     ) -> Replayed:
-        """Run it again in this process, apart from its record; see `tea.replay.replay`.
+        """Run it again, apart from its record; see `tea.replay.replay`.
 
         Args:
             set, input: values that take the place of those in its input; those of `set` win.
             workflow: a file to run instead of its own. folder: where the result goes.
+            strategy: `process`, `remote`, ...; None runs it in this process.
         """
         changes = Changes({**(input or {}), **(set or {})}, None if workflow is None else os.fspath(workflow))
-        return replay(self._files, changes, None if folder is None else os.fspath(folder))
+        return replay(self._files, changes, None if folder is None else os.fspath(folder), strategy)
 
     def _printed(self, stream: str, attempt: int | None) -> str:
         number = chosen_attempt(self._files, attempt)

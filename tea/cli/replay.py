@@ -28,9 +28,11 @@ is not changed: what comes out goes to a folder of its own, by default under rep
   tea spool replay 7 --set item=3 --set 'options={"deep": true}'
   tea spool replay 7 --input changed.json --workflow fixed.yaml
   tea spool replay 7 --pdb
+  tea spool replay 7 --strategy remote
 
 FILE of --workflow is a changed copy of the job's workflow.yaml, or the whole workflow after a change. The job runs
-here, where its run was started, without time limit and retries. What it prints goes to stderr.
+here, where its run was started, without time limit and retries. With --strategy it runs as branches do: in a worker
+process, or on a host of the workflow's settings, within its limits. What it prints goes to stderr.
 
 Exits with 0 when the job succeeded, with 1 when it failed.
 """
@@ -48,6 +50,7 @@ Exits with 0 when the job succeeded, with 1 when it failed.
 @click.option(
     "--pdb", "debug", is_flag=True, help="When it fails, look around at the failure with Python's debugger."
 )
+@click.option("--strategy", metavar="NAME", help="Run it by this strategy: process, remote, thread.")
 @click.option("--output", "-o", metavar="DIR", help="The folder for the result: new, or empty.")
 @spool_option
 @json_option
@@ -57,6 +60,7 @@ def replay(
     inputs: tuple[str, ...],
     workflow: str | None,
     debug: bool,
+    strategy: str | None,
     output: str | None,
     spool: str | None,
     as_json: bool,
@@ -65,10 +69,12 @@ def replay(
     from tea.cli.drive import stdout_for_results
     from tea.replay import replay as run_again
 
+    if debug and strategy is not None:
+        raise click.UsageError("--pdb looks at a failure in this process; leave --strategy out")
     files = job_at(spool_path(spool), job)
     changes = _changes(sets, inputs, workflow)
     out = stdout_for_results()
-    replayed = run_again(files, changes, output)
+    replayed = run_again(files, changes, output, strategy)
     if debug and not replayed.success:
         _debug(replayed)
     name = in_run(files.path)

@@ -13,7 +13,7 @@ from tests.support import tea_cmd, wait_until
 WORKFLOW = """\
 name: demo
 settings:
-  parallel: {retry: {max_retries: RETRIES, base_delay: DELAY}}
+  parallel: {PARALLEL retry: {max_retries: RETRIES, base_delay: DELAY}}
 nodes:
   - name: split
     type: dynamic_parallel
@@ -36,8 +36,8 @@ nodes:
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
-def write_workflow(here: Path, retries: int = 1, delay: float = 0.01) -> None:
-    text = WORKFLOW.replace("RETRIES", str(retries)).replace("DELAY", str(delay))
+def write_workflow(here: Path, retries: int = 1, delay: float = 0.01, parallel: str = "") -> None:
+    text = WORKFLOW.replace("RETRIES", str(retries)).replace("DELAY", str(delay)).replace("PARALLEL", parallel)
     (here / "w.yaml").write_text(text)
 
 

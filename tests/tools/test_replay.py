@@ -178,6 +178,48 @@ class TestEnvironment:
         assert "about to" not in done.stdout
 
 
+class TestStrategies:
+    def test_in_a_worker_process(self, here: Path) -> None:
+        run(here)
+        before = record_of(here)
+        done = verb(here, "replay", "3", "--strategy", "process", "--set", "item=5", "--json")
+        found = json.loads(done.stdout)
+        assert (found["verdict"], found["result"]["state"]) == ("differs", {"value": 10})
+        assert "about to 5\ncareful\n" in done.stderr
+        assert record_of(here) == before
+        lineage = json.loads((Path(found["folder"]) / "replay.json").read_text())
+        assert (lineage["strategy"], lineage["changes"]) == ("process", {"item": 5})
+        assert len([*Path(found["folder"]).glob("spool/runs/*/fanouts/001-split/jobs/0000-split/result.json")]) == 1
+
+    def test_in_a_thread_and_what_it_fails_with(self, here: Path) -> None:
+        run(here)
+        told = text(here, "replay", "1", "--strategy", "thread", code=1)
+        assert "it still fails, as in the record" in told
+        assert "now       failed in node 'split': ValueError: bad item 1\n" in told
+
+    def test_limits_hold_there(self, here: Path) -> None:
+        write_workflow(here, parallel="timeout_seconds: 0.5, grace_seconds: 0.1,")
+        run(here)
+        (here / "block").touch()
+        told = text(here, "replay", "2", "--strategy", "process", code=1)
+        assert "it fails now, and succeeded in the record" in told
+        assert "timed out: TimeoutError: Flow timed out after 0.5s" in told
+
+    @pytest.mark.parametrize(
+        ("arguments", "why"),
+        [
+            (["--strategy", "magic"], "no strategy 'magic' for a replay; there are process, remote, thread"),
+            (["--strategy", "workers"], "no strategy 'workers' for a replay"),
+            (["--strategy", "remote"], "takes its hosts from settings.parallel.remote of the workflow: none there"),
+            (["--strategy", "process", "--pdb"], "--pdb looks at a failure in this process"),
+        ],
+    )
+    def test_what_cannot_be(self, here: Path, arguments: list[str], why: str) -> None:
+        run(here)
+        assert why in verb(here, "replay", "1", *arguments, code=2).stderr
+        assert not (here / ".tea" / "spool" / "replays").exists()
+
+
 class TestDebugger:
     def test_looks_at_the_place_of_the_failure(self, here: Path) -> None:
         run(here)
@@ -220,7 +262,12 @@ def in_terminal(arguments: list[str], answers: list[str], here: Path) -> tuple[s
         os.close(master)
 
 
-WORKFLOW_FIXED = WORKFLOW.replace("RETRIES", "1").replace("DELAY", "0.01").replace("raise ValueError", "print")
+WORKFLOW_FIXED = (
+    WORKFLOW.replace("RETRIES", "1")
+    .replace("DELAY", "0.01")
+    .replace("PARALLEL", "")
+    .replace("raise ValueError", "print")
+)
 
 EDGES = """\
 nodes:
