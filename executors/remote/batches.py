@@ -189,15 +189,17 @@ class Batches(Feeder):
         self._seconds = seconds if self._seconds is None else 0.9 * self._seconds + 0.1 * seconds
 
     def _retire(self, batch: Batch, finished: bool, host: str | None) -> None:
-        """A batch is done with. What it has not brought goes into another one, but for what still runs on the host
-        after its courier was lost: that comes over the session.
+        """A batch is done with. Jobs that no host has taken go into another one; results that have not come back are
+        sent over the session.
         """
         del self._batches[batch.name]
-        missing = [held for held in self._jobs(batch) if held.link is None or finished or batch.complete]
+        if batch.link is not None:
+            batch.link.send(Frame({"op": "received" if finished else "resend", "batch": batch.name}))
+        missing = [held for held in self._jobs(batch) if held.link is None]
         for held in missing:
             held.release()
             self._waiting.append(held)
-        if missing:
+        if not finished:
             where = host or "no host"
             self.board.note("batch", batch=batch.name, host=where, missing=len(missing), said=batch.round.said())
 

@@ -25,8 +25,9 @@ from executors.remote.frames import Frame, FrameError, FrameReader, FrameWriter
 from executors.remote.intake import Intake
 from executors.remote.relocate import relocated
 from executors.remote.transit import Transit
+from executors.server import warm_up
 from executors.slot import SlotSetup
-from executors.slots import Slots, SlotsFailedError, warm_up
+from executors.slots import Slots, SlotsFailedError
 from spool import job as jobs
 from spool import jsonio, tickets
 from spool.claim import host_name, try_claim
@@ -243,6 +244,16 @@ class _Fed:
             self._say({"op": "batch", "batch": name})
         intake.look()
 
+    def _batch(self, intake: Intake, frame: Frame) -> None:
+        name = str(frame.header["batch"])
+        match frame.op:
+            case "go":
+                intake.open(name, set(jsonio.loads(frame.payload)), self._make)
+            case "received":
+                intake.received(name)
+            case "resend":
+                intake.resend(name)
+
     def _take_orders(self, grace: float) -> bool:
         """Do what the coordinator says; False when the session is over."""
         came = False
@@ -258,8 +269,8 @@ class _Fed:
                 came = True
             elif frame.op == "end":
                 self._end(str(frame.header["job"]), grace, str(frame.header["reason"]))
-            elif frame.op == "go" and self._intake is not None:
-                self._intake.open(str(frame.header["batch"]), set(jsonio.loads(frame.payload)), self._make)
+            elif "batch" in frame.header and self._intake is not None:
+                self._batch(self._intake, frame)
                 came = True
             elif frame.op == "give back":
                 self._give_back(frame.header["jobs"])

@@ -6,7 +6,8 @@
                    done               <---------------------    when the last result is written
     GNU Parallel   <-- 0007.result ---
 
-When a courier goes away, nobody fetches the file: the results then go over the session, and nothing is done twice.
+When nobody fetches the file, as its courier has gone or the coordinator says that it did not come, what is in it goes
+over the session, and so does what comes later: no job is done again because of that.
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ class Batch:
     results: FrameWriter | None = None
     fd: int = -1
 
+    def close(self) -> None:
+        self.courier.close()
+        if self.fd >= 0:
+            os.close(self.fd)
+
 
 class Intake:
     """The batches of one session.
@@ -45,7 +51,7 @@ class Intake:
         transit: where they come in. say: tells the coordinator.
     """
 
-    def __init__(self, transit: Transit, say: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, transit: Transit, say: Callable[[dict[str, Any], bytes], None]) -> None:
         self._say = say
         self._transit = transit
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -53,6 +59,7 @@ class Intake:
         self._socket.bind(transit.door)
         self._socket.listen(16)
         self._batches: dict[str, Batch] = {}
+        self._finished: dict[str, Batch] = {}
         self._of: dict[str, Batch] = {}
 
     @property
@@ -62,8 +69,8 @@ class Intake:
 
     def close(self) -> None:
         self._socket.close()
-        for batch in list(self._batches.values()):
-            self._forget(batch)
+        for batch in [*self._batches.values(), *self._finished.values()]:
+            batch.close()
         self._transit.leave()
 
     # -- couriers -----------------------------------------------------------------------------------------------
@@ -86,7 +93,7 @@ class Intake:
                 yield order[1]
 
     def look(self) -> None:
-        """Forget batches whose courier has gone."""
+        """Take over from couriers that have gone."""
         for batch in list(self._batches.values()):
             try:
                 left = batch.courier.recv(16) == b""
@@ -95,7 +102,7 @@ class Intake:
             except OSError:
                 left = True
             if left:
-                self._forget(batch)
+                self.resend(batch.name)
 
     # -- jobs and results ---------------------------------------------------------------------------------------
 
@@ -105,11 +112,11 @@ class Intake:
         if batch is None or batch.results is not None:
             return None
         if not os.path.exists(self._transit.file(f"{name}.batch")):
-            return self._forget(batch)  # its courier tells, and GNU Parallel tries again
+            return self.resend(name)  # its courier tells, and GNU Parallel tries again
         path = self._transit.file(f"{name}.result")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)  # of another session on this machine, which may still write into it
-        batch.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        batch.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         batch.results = FrameWriter(batch.fd)
         for frame in self._frames(batch):
             job = str(frame.header.get("job"))
@@ -151,16 +158,29 @@ class Intake:
         if batch.left or batch.results is None:
             return
         batch.results.write({"op": "finish"})
-        self._say({"op": "complete", "batch": batch.name})
+        self._finished[batch.name] = self._batches.pop(batch.name)
+        self._say({"op": "complete", "batch": batch.name}, b"")
         with contextlib.suppress(OSError):
             batch.courier.sendall(b"done\n")
-        self._forget(batch)
+        batch.courier.close()
 
-    def _forget(self, batch: Batch) -> None:
-        del self._batches[batch.name]
+    def received(self, name: str) -> None:
+        """The coordinator has the results of a batch."""
+        batch = self._finished.pop(name, None)
+        if batch is not None:
+            batch.close()
+
+    def resend(self, name: str) -> None:
+        """Nobody fetches the results of a batch."""
+        batch = self._batches.pop(name, None) or self._finished.pop(name, None)
+        if batch is None:
+            return
         for job in batch.left:
             self._of.pop(job, None)
         if batch.fd >= 0:
-            os.close(batch.fd)
-        batch.results = None
-        batch.courier.close()
+            os.lseek(batch.fd, 0, os.SEEK_SET)
+            reader = FrameReader(batch.fd)
+            while (frame := reader.read(None)) is not None:
+                if frame.op == "result":
+                    self._say(*frame)
+        batch.close()
