@@ -78,18 +78,52 @@ class Cargo:
             self._file.close()
 
 
+class Listed(NamedTuple):
+    """One of the user's `files`: how many files that are, and their bytes."""
+
+    name: str
+    files: int
+    bytes: int
+
+
+def listed(config: RemoteConfig, folder: str) -> list[Listed]:
+    """What `Cargo` would hold, without making it. Raises ValueError as that does."""
+    return [_listed(folder, name) for name in config.files]
+
+
+def _listed(folder: str, name: str) -> Listed:
+    _, path = _located(folder, name)
+    if os.path.isfile(path):
+        return Listed(name, 1, os.path.getsize(path))
+    sizes = []
+    for place, folders, files in os.walk(path, followlinks=True):
+        folders[:] = [inside for inside in folders if inside not in _UNWANTED]
+        paths = (os.path.join(place, file) for file in files if file not in _UNWANTED)
+        sizes += [os.path.getsize(file) for file in paths if os.path.isfile(file)]
+    return Listed(name, len(sizes), sum(sizes))
+
+
 def _add(archive: tarfile.TarFile, folder: str, name: str) -> None:
+    inside, path = _located(folder, name)
+    archive.add(path, inside, filter=_wanted)
+
+
+def _located(folder: str, name: str) -> tuple[str, str]:
+    """One of the user's files: its path inside the folder, and its path. Raises ValueError when it is not there."""
     inside = os.path.normpath(name)
     if os.path.isabs(inside) or inside.split(os.sep)[0] == "..":
         raise ValueError(f"files: {name} is not inside the workflow's folder {folder}")
     path = os.path.join(folder, inside)
     if not os.path.exists(path):
         raise ValueError(f"files: {path} does not exist")
-    archive.add(path, inside, filter=_wanted)
+    return inside, path
+
+
+_UNWANTED = ("__pycache__", ".tea", ".git")
 
 
 def _wanted(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    if os.path.basename(member.name) in ("__pycache__", ".tea", ".git") or not (member.isfile() or member.isdir()):
+    if os.path.basename(member.name) in _UNWANTED or not (member.isfile() or member.isdir()):
         return None
     return member
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tea.cli.errors import warn
+from tea.cli.plan_remote import plan_remote
 
 if TYPE_CHECKING:
     from tea.asked import RunOptions
@@ -23,7 +24,7 @@ def tell_plan(workflow: Workflow, state: dict[str, Any], options: RunOptions) ->
     graph = checked_graph(workflow)
     for problem in workflow.problems:
         warn(str(problem))
-    for line in plan(workflow, graph, state, options):
+    for line in list(plan(workflow, graph, state, options)):
         click.echo(line)
 
 
@@ -33,7 +34,7 @@ def plan(workflow: Workflow, graph: Graph, state: dict[str, Any], options: RunOp
     yield f"input      {', '.join(sorted(state)) or 'empty'}"
     yield from _ends(graph, options)
     yield f"spool      {_spool(workflow, options)}"
-    fan_outs = list(_fan_outs(graph, options))
+    fan_outs = list(_fan_outs(graph, options, str(workflow.folder)))
     yield from fan_outs or ["fan-outs   none"]
     yield "nothing was started"
 
@@ -59,7 +60,8 @@ def _spool(workflow: Workflow, options: RunOptions) -> str:
     return path if os.path.isdir(path) else f"{path} (will be made)"
 
 
-def _fan_outs(graph: Graph, options: RunOptions) -> Iterator[str]:
+def _fan_outs(graph: Graph, options: RunOptions, folder: str) -> Iterator[str]:
+    told: list[Any] = []
     for name in graph.nodes:
         fan_out = graph.fan_out(name)
         if fan_out is None:
@@ -74,7 +76,10 @@ def _fan_outs(graph: Graph, options: RunOptions) -> Iterator[str]:
             what = f"{len(fan_out.edges)} branches ({', '.join(edge.target for edge in fan_out.edges)})"
         workers = limit or config.max_workers
         yield f"fan-out    {name}: {what} -> {fan_out.fan_in or 'itself'}"
-        yield f"           {strategy}, {workers if workers else 'default number of'} workers{_limits(config)}"
+        yield f"           {strategy}, {_workers(strategy, workers)}{_limits(config)}"
+        if strategy == "remote" and config.remote_config not in told:
+            told.append(config.remote_config)
+            yield from plan_remote(config.remote_config, folder)
 
 
 def _configuration(graph: Graph, fan_out: Any, options: RunOptions) -> tuple[Any, str, int | None]:
@@ -87,6 +92,12 @@ def _configuration(graph: Graph, fan_out: Any, options: RunOptions) -> tuple[Any
     caps += [data.max_concurrency] if data is not None else []
     limit = min((cap for cap in caps if cap), default=None)
     return config, wanted, limit
+
+
+def _workers(strategy: str, number: int | None) -> str:
+    if strategy == "remote":
+        return f"{number} jobs at once" if number else "as many jobs at once as its hosts have slots"
+    return f"{number if number else 'default number of'} workers"
 
 
 def _strategy(wanted: str, options: RunOptions) -> str:
