@@ -17,6 +17,7 @@ ip                  iproute2
 strace              strace
 unshare             util-linux
 setpriv             util-linux
+chromium            chromium
 '
 
 missing=$(echo "$needed" | while read -r program package; do

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from html import escape
 
@@ -13,7 +14,7 @@ WIDTH, HEIGHT = 560.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 12.0, 14.0, 26.0
 """Room around the bars, in units of the drawing."""
 
-LINES = 4
+LINES = 5
 """Lines of the scale at most."""
 
 
@@ -69,9 +70,9 @@ def _edges(found: Histogram) -> Iterator[str]:
         return
     width = (WIDTH - LEFT - RIGHT) / len(found.buckets)
     edges = [bucket.low for bucket in found.buckets] + [found.buckets[-1].high]
-    every = max(1, round(62 / width))
+    every = math.ceil(58 / width)
     for place in range(0, len(edges), every):
         x = LEFT + place * width
-        anchor = "end" if place == len(edges) - 1 else "middle"
+        anchor = "end" if x > WIDTH - RIGHT - 20 else "middle"
         at = f'x="{x:.1f}" y="{HEIGHT - 8:g}" text-anchor="{anchor}"'
         yield f'<text class="tick" {at}>{escape(span(edges[place]))}</text>'

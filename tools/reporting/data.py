@@ -134,8 +134,8 @@ def _left_out(report: Report, cut: int) -> Iterator[str]:
     if cut:
         yield (
             f"{cut:,} long text{'s are' if cut > 1 else ' is'} cut: inputs and results after {sizes.value:,} "
-            f"characters, errors after {sizes.error:,}, and of what a job printed the last {size(sizes.output)} are here. "
-            "`tea spool show JOB` and `tea spool logs JOB` have more."
+            f"characters, errors after {sizes.error:,}; of what a job printed the last {size(sizes.output)} are here."
+            " `tea spool show JOB` and `tea spool logs JOB` have more."
         )
     clipped = sum(max(0, len(job.attempts) - limits.attempts) for job in report.jobs)
     if clipped:
@@ -252,7 +252,7 @@ def columns(report: Report) -> dict[str, Any]:
             tries["number"].append(one.number)
             tries["outcome"].append(outcomes.number(one.outcome))
             tries["start"].append(_milliseconds(one.started - begin) if one.started else None)
-            tries["length"].append(_milliseconds(one.seconds))
+            tries["length"].append(_milliseconds(one.seconds, 3))
             tries["worker"].append(workers.number(one.worker))
     return {
         "run": report.run.files.name,
@@ -287,5 +287,5 @@ def _counted(job: Job, shown: tuple[Attempt, ...]) -> int:
     return next((place for place, one in enumerate(shown) if one is job.counted), -1)
 
 
-def _milliseconds(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 2)
+def _milliseconds(seconds: float | None, digits: int = 2) -> float | None:
+    return None if seconds is None else round(seconds * 1000, digits)

@@ -38,6 +38,9 @@ SCRIPTS = ("page.js", "timeline.js", "table.js", "detail.js")
 HISTOGRAMS = 6
 """Fan-outs that have a histogram of their own."""
 
+WORTH_IT = 8
+"""Jobs of which a histogram shows more than a list."""
+
 BEGINNING = b'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="generator" content="tea '
 """How every page begins, so that it is known as one."""
 
@@ -83,7 +86,7 @@ def _figures(report: Report) -> dict[str, Any]:
         "facts": list(_facts(report)),
         "fanouts": list(_fanouts(report)),
         "histograms": histograms[:HISTOGRAMS],
-        "hidden_histograms": max(0, len(histograms) - HISTOGRAMS),
+        "hidden_histograms": len(report.by_fanout) - len(histograms[:HISTOGRAMS]),
     }
 
 
@@ -122,10 +125,11 @@ def _fanouts(report: Report) -> Iterator[dict[str, Any]]:
 
 
 def _histograms(report: Report) -> Iterator[dict[str, Any]]:
-    """One for each fan-out in which several jobs have ended; one of all jobs where there is only one such."""
+    """One for each fan-out in which enough jobs have ended for a shape; without any such, of the first."""
+    enough = any(len(totals.timed(jobs)) >= WORTH_IT for jobs in report.by_fanout)
     for place, jobs in enumerate(report.by_fanout):
         values = totals.timed(jobs)
-        if len(values) > 1 or (values and len(report.by_fanout) == 1):
+        if len(values) >= (WORTH_IT if enough else 1):
             found = totals.histogram(values)
             title = report.run.fanouts[place].name
             yield {
@@ -146,7 +150,9 @@ def _file(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def _template() -> Any:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
     environment.filters.update(
         words=_words,
         text=lambda value: visible(str(value)),

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from math import isfinite
 from typing import Any
 
@@ -190,15 +191,19 @@ class _Reader:
     # -- jobs -----------------------------------------------------------------------------------------------
 
     def _job(self, job: JobFiles, group: int, name: str, ticket: str, found: list[str]) -> Job:
-        for spoiled in found:
-            if QUARANTINED.fullmatch(spoiled):
-                self._tell(f"{job.path}/{spoiled}", "was put aside, as it could not be trusted")
-        claims = sorted(int(match[1]) for one in found if (match := CLAIM.fullmatch(one)))
-        results = {int(match[1]) for one in found if (match := RESULT.fullmatch(one))}
+        claims, results = set(), set()
+        for one in found:
+            if one.startswith(("claim.", "result.")):  # the other half of the names needs no closer look
+                if match := CLAIM.fullmatch(one):
+                    claims.add(int(match[1]))
+                elif match := RESULT.fullmatch(one):
+                    results.add(int(match[1]))
+                elif QUARANTINED.fullmatch(one):
+                    self._tell(f"{job.path}/{one}", "was put aside, as it could not be trusted")
         accepted = self._accepted(job) if "result.json" in found else {}
         attempts: list[Attempt] = []
         last: Mapping[str, Any] = {}
-        known = sorted({*claims, *results})
+        known = sorted(claims | results)
         for number_ in known:
             if number_ == accepted.get("attempt"):
                 result: Mapping[str, Any] = accepted
@@ -277,7 +282,7 @@ def _claimed(job: JobFiles, attempt: int) -> float:
 
 def _with_ends(attempts: list[Attempt]) -> Iterator[Attempt]:
     """The attempts; a lost one has lived until the next one began at most."""
-    for one, after in zip(attempts, [*attempts[1:], None], strict=True):
+    for one, after in zip_longest(attempts, attempts[1:]):
         if one.outcome in ("lost", "unreadable") and one.seconds is None and after is not None:
             yield Attempt(one.number, one.outcome, one.started, max(0.0, after.started - one.started), one.worker)
         else:

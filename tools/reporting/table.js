@@ -1,9 +1,9 @@
-// The table of jobs: searched, filtered, sorted; a page of rows at a time, so that 100,000 are no more than 100.
+// The table of jobs: searched, filtered, sorted; a page of rows at a time, so that 100,000 are no more than 50.
 
-const ROWS = 100;
+const ROWS = 50;
 const order = ['failed', 'timed_out', 'lost', 'unreadable', 'running', 'cancelled', 'waiting', 'succeeded'];
 const filter = { text: '', states: new Set(), group: '', host: '', kind: '', low: null, high: null };
-let sorting = { by: null, down: false }, rowsFound = [], page = 0, searchable = null;
+let sorting = { by: 'name', down: false }, rowsFound = [], page = 0, searchable = null;
 
 const hostName = (job) => {
   const one = countedOf(job);
@@ -24,7 +24,7 @@ function fits(job) {
     && (filter.group === '' || groupOf(job) === Number(filter.group))
     && (filter.host === '' || hostName(job) === filter.host)
     && (filter.kind === '' || words.kind[jobs.kind[job]] === filter.kind)
-    && (filter.low === null || (took !== null && took >= filter.low && took <= filter.high
+    && (filter.low === null || (took !== null && took >= filter.low - 1e-9 && took < filter.high - 1e-9
       && !['running', 'waiting', 'lost'].includes(stateOf(job))))
     && (!filter.text || searchable[job].includes(filter.text));
 }
@@ -40,19 +40,17 @@ function search() {
 
 // What is not known comes last, whichever way it is sorted.
 function sort() {
-  if (sorting.by) {
-    const value = values[sorting.by], way = sorting.down ? -1 : 1;
-    const keyed = rowsFound.map((job) => [value(job), job]);
-    keyed.sort(([a, one], [b, other]) => {
-      const unknownA = a === null || a === '', unknownB = b === null || b === '';
-      if (unknownA || unknownB) return unknownA - unknownB || one - other;
-      return (a < b ? -1 : a > b ? 1 : 0) * way || one - other;
-    });
-    rowsFound = keyed.map(([, job]) => job);
-  } else if (sorting.down) rowsFound.reverse();
+  const value = values[sorting.by], way = sorting.down ? -1 : 1;
+  const keyed = rowsFound.map((job) => [value(job), job]);
+  keyed.sort(([a, one], [b, other]) => {
+    const unknownA = a === null || a === '', unknownB = b === null || b === '';
+    if (unknownA || unknownB) return unknownA - unknownB || one - other;
+    return (a < b ? -1 : a > b ? 1 : 0) * way || one - other;
+  });
+  rowsFound = keyed.map(([, job]) => job);
   for (const head of document.querySelectorAll('#table th[aria-sort]')) {
     const name = head.querySelector('button').dataset.sort;
-    const mine = name === (sorting.by ?? 'name');
+    const mine = name === sorting.by;
     head.setAttribute('aria-sort', mine ? (sorting.down ? 'descending' : 'ascending') : 'none');
   }
   page = 0;
@@ -76,8 +74,8 @@ function row(job) {
 function showPage() {
   const from = page * ROWS, to = Math.min(rowsFound.length, from + ROWS);
   find('#table tbody').replaceChildren(...rowsFound.slice(from, to).map(row));
-  const which = rowsFound.length === JOBS ? '' : ` of ${number(JOBS)}`;
-  find('#found').textContent = rowsFound.length === 1 ? `1${which} job` : `${number(rowsFound.length)}${which} jobs`;
+  const which = rowsFound.length === JOBS ? '' : `${number(rowsFound.length)} of `;
+  find('#found').textContent = `${which}${number(JOBS)} job${JOBS === 1 ? '' : 's'}`;
   find('#page-number').textContent = rowsFound.length ? `${number(from + 1)} to ${number(to)}` : 'none fits';
   find('#back').disabled = !page;
   find('#next').disabled = to >= rowsFound.length;
@@ -131,7 +129,8 @@ function table() {
     clearTimeout(later);
     later = setTimeout(() => { filter.text = event.target.value.trim().toLowerCase(); search(); }, JOBS > 5000 ? 150 : 0);
   });
-  find('#filters').addEventListener('change', () => {
+  find('#filters').addEventListener('change', (event) => {
+    if (event.target.id === 'search') return;  // comes when the field is left, in the middle of a click on a row
     filter.states = new Set([...document.querySelectorAll('#filters [name="state"]:checked')].map((box) => box.value));
     filter.group = find('#by-fanout').value;
     filter.host = find('#by-host').value;
@@ -143,7 +142,7 @@ function table() {
   find('#by-range').addEventListener('click', () => { filter.low = filter.high = null; showFilter(); find('#search').focus(); });
   for (const button of document.querySelectorAll('#table [data-sort]')) {
     button.addEventListener('click', () => {
-      const by = button.dataset.sort === 'name' ? null : button.dataset.sort;
+      const by = button.dataset.sort;
       const largest = by === 'length' || by === 'tries';  // of numbers people want the largest first
       sorting = { by, down: sorting.by === by ? !sorting.down : largest };
       sort();

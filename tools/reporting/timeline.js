@@ -3,7 +3,7 @@
 function timeline() {
   const box = find('#chart'), canvas = box.querySelector('canvas'), pen = canvas.getContext('2d');
   const strip = find('#overview'), stripCanvas = strip.querySelector('canvas'), stripPen = stripCanvas.getContext('2d');
-  const AXIS = 26, NARROW = 560;
+  const AXIS = 26, NARROW = 560, rows = find('#rows');
   const length = (one) => tries.length[one] ?? 0;
   const shown = [];
   for (let one = 0; one < jobOf.length; one++) if (tries.start[one] !== null) shown.push(one);
@@ -13,9 +13,29 @@ function timeline() {
     end = Math.max(end, tries.start[one] + length(one));
   }
   const room = Math.max((end - begin) * 0.02, 1);
+  // A worker claims its next job a moment before the last one has ended; that is no second job at once.
+  const tolerance = Math.max(0.011, (end - begin) / 800);
   const all = { from: begin - room, to: end + room };
   const view = { ...all };
+  const most = atOnce();
   let lanes = [], labels = [], laneHeight = 16, gutter = 120, colours = {};
+
+  // How many attempts ran at once at most; of a lost one nobody knows how long it did.
+  function atOnce() {
+    const starts = [], ends = [];
+    for (const one of shown) {
+      if (words.state[tries.outcome[one]] === 'lost') continue;
+      starts.push(tries.start[one]);
+      ends.push(tries.start[one] + length(one));
+    }
+    const begins = Float64Array.from(starts).sort(), stops = Float64Array.from(ends).sort();
+    let best = 0;
+    for (let start = 0, stop = 0; start < begins.length; start++) {
+      while (stops[stop] <= begins[start]) stop++;
+      best = Math.max(best, start + 1 - stop);
+    }
+    return best;
+  }
 
   // -- lanes ----------------------------------------------------------------------------------------------------
 
@@ -40,7 +60,7 @@ function timeline() {
       list.sort((a, b) => tries.start[a] - tries.start[b]);
       const top = lanes.length, ends = [];
       for (const one of list) {
-        let lane = ends.findIndex((until) => until <= tries.start[one] + 0.011);  // times are rounded to 0.01 ms
+        let lane = ends.findIndex((until) => until <= tries.start[one] + tolerance);
         if (lane < 0) {
           lane = ends.push(0) - 1;
           lanes.push([]);
@@ -70,7 +90,8 @@ function timeline() {
     height = Math.min(content, 458);
     box.style.height = `${height + 2}px`;
     width = box.clientWidth;
-    gutter = width < NARROW ? 0 : Math.min(200, Math.max(80, ...labels.map(({ label }) => label.length * 6.6 + 16)));
+    const widest = Math.max(...labels.map(({ label }) => label.length * 6.6 + 16));
+    gutter = Math.min(width < NARROW ? 74 : 200, Math.max(width < NARROW ? 50 : 80, widest));
     fit(canvas, pen, width, height);
     canvas.style.marginBottom = `${content - height}px`;
     fit(stripCanvas, stripPen, strip.clientWidth, 60);
@@ -122,16 +143,18 @@ function timeline() {
     for (let place = search(lane, view.from); place < lane.length; place++) {
       const one = lane[place], start = tries.start[one];
       if (start > view.to) break;
-      const left = x(start), wide = Math.max(1.2, x(start + length(one)) - left - (laneHeight > 9 ? 0.6 : 0));
+      // On whole points: crisp, and neighbours keep a gap as soon as there is room for one.
+      const left = Math.round(x(start)), whole = Math.round(x(start + length(one))) - left;
+      const wide = Math.max(1, whole > 3 ? whole - 1 : whole);
       if (words.state[tries.outcome[one]] !== 'succeeded') {
         later.push([one, left, wide]);
         continue;
       }
-      if (wide < 2 && Math.round(left) === drawn) continue;
-      drawn = Math.round(left);
+      if (wide < 2 && left === drawn) continue;
+      drawn = left;
       bar(one, left, wide, top, high);
     }
-    for (const [one, left, wide] of later) bar(one, left, Math.max(2.5, wide), top, high);
+    for (const [one, left, wide] of later) bar(one, left, Math.max(2, wide), top, high);
   }
 
   function bar(one, left, wide, top, high) {
@@ -180,20 +203,21 @@ function timeline() {
     pen.textAlign = 'left';
     pen.fillStyle = colours.ground;
     pen.fillRect(0, 0, gutter, height);
-    let below = AXIS - 3;
+    let below = AXIS - 3, before = null;
     for (const { label, top, count } of labels) {
       const y = AXIS + top * laneHeight - scroll, bottom = y + count * laneHeight;
       if (bottom < AXIS || y > height) continue;
-      if (gutter && top) {
+      const family = rows.value === 'worker' ? label.split(':')[0] : label;  // a line between hosts, or between all rows
+      if (top && y > AXIS && family !== before) {
         pen.fillStyle = colours.line;
-        if (y > AXIS && laneHeight * count > 9) pen.fillRect(0, y - 1.5, count > 1 ? width : gutter - 4, 1);
+        pen.fillRect(0, y - 1.5, width, 1);
       }
+      before = family;
       const middle = Math.max(AXIS, y) + Math.min(count * laneHeight, 18) / 2 - (laneHeight > 9 ? 1.5 : 0);
       if (middle - 6 < below) continue;  // no room: the next one that has room gets its name
       below = middle + 6;
-      const text = gutter && label.length * 6.4 > gutter ? `…${label.slice(-Math.floor(gutter / 6.6))}` : label;
-      if (!gutter && count * laneHeight < 14) continue;
-      pen.fillStyle = gutter ? colours.text : colours.quiet;
+      const text = label.length * 6.4 > gutter ? `…${label.slice(-Math.floor((gutter - 14) / 6.6))}` : label;
+      pen.fillStyle = colours.text;
       pen.fillText(text, 8, middle);
     }
     pen.fillStyle = colours.ground;
@@ -206,25 +230,35 @@ function timeline() {
 
   function drawStrip() {
     const wide = strip.clientWidth, high = 60, bins = Math.max(1, Math.floor(wide));
-    const change = new Int32Array(bins + 2), bad = new Set();
+    const busy = new Float64Array(bins + 2), bad = new Map();
     const place = (time) => Math.min(bins - 1, Math.max(0, Math.floor(((time - all.from) / (all.to - all.from)) * bins)));
+    const exact = (time) => ((time - all.from) / (all.to - all.from)) * bins;
+    // How busy each column is on average: an attempt counts from where it begins in its first to where it ends in its last.
+    const step = (time, sign) => {
+      const bin = place(time), rest = Math.min(1, Math.max(0, bin + 1 - exact(time)));
+      busy[bin] += sign * rest;
+      busy[bin + 1] += sign * (1 - rest);
+    };
     for (const one of shown) {
-      const state = words.state[tries.outcome[one]], start = place(tries.start[one]);
-      change[start]++;
-      change[place(tries.start[one] + length(one)) + 1]--;
-      if (state !== 'succeeded' && state !== 'running') bad.add(`${place(tries.start[one] + length(one))} ${state}`);
+      const state = words.state[tries.outcome[one]], end = tries.start[one] + length(one);
+      step(tries.start[one], 1);
+      step(end, -1);
+      if (state === 'succeeded' || state === 'running') continue;
+      const column = place(end), known = bad.get(column);
+      bad.set(column, { state, count: (known?.count ?? 0) + 1 });
     }
-    let most = 1, now = 0;
-    const at = Array.from({ length: bins }, (_, bin) => { now += change[bin]; most = Math.max(most, now); return now; });
+    let now = 0;
+    const at = Array.from({ length: bins }, (_, bin) => { now += busy[bin]; return now; });
+    const highest = Math.max(1, ...at);
     stripPen.clearRect(0, 0, wide, high);
     stripPen.fillStyle = colours.quiet;
     stripPen.globalAlpha = 0.45;
-    at.forEach((count, bin) => { if (count) stripPen.fillRect(bin, high - 8 - (count / most) * 40, 1, (count / most) * 40); });
+    at.forEach((count, bin) => { stripPen.fillRect(bin, high - 8 - (count / highest) * 34, 1, (count / highest) * 34); });
     stripPen.globalAlpha = 1;
-    for (const one of bad) {
-      const [bin, state] = one.split(' ');
+    const worst = Math.max(1, ...[...bad.values()].map(({ count }) => count));
+    for (const [bin, { state, count }] of bad) {
       stripPen.fillStyle = colours[state];
-      stripPen.fillRect(Number(bin) - 0.5, high - 6, 2, 6);
+      stripPen.fillRect(bin - 0.5, high - 1 - 6 * (count / worst), 2, 6 * (count / worst));
     }
     const left = place(view.from), right = place(view.to) + 1;
     stripPen.fillStyle = colours.ground;
@@ -238,7 +272,7 @@ function timeline() {
     stripPen.lineWidth = 1;
     stripPen.fillStyle = colours.quiet;
     stripPen.font = '11px system-ui, sans-serif';
-    stripPen.fillText(`at most ${number(most)} at once`, 8, 13);
+    stripPen.fillText(`running at once, at most ${number(most)}`, 8, 13);
   }
 
   // -- moving ---------------------------------------------------------------------------------------------------
@@ -354,8 +388,7 @@ function timeline() {
   find('#zoom-in').addEventListener('click', () => zoom(0.5));
   find('#zoom-out').addEventListener('click', () => zoom(2));
   find('#zoom-fit').addEventListener('click', fitAll);
-  const rows = find('#rows');
-  rows.value = words.worker.length > 40 ? 'host' : 'worker';
+  rows.value = words.worker.length > 40 || innerWidth < NARROW ? 'host' : 'worker';
   rows.addEventListener('change', () => arrange(rows.value));
   drawers.push(recolour);
   new ResizeObserver(resize).observe(strip);

@@ -50,7 +50,7 @@ def _rank(values: Sequence[float], share: float) -> float:
 
 @dataclass(slots=True)
 class Bucket:
-    """Jobs that took `low` seconds or more and less than `high`, by state. The last bucket has its `high`, too."""
+    """Jobs that took `low` seconds or more and less than `high`, by state."""
 
     low: float
     high: float
@@ -74,9 +74,12 @@ class Histogram:
 
 
 def timed(jobs: Iterable[Job]) -> list[tuple[float, str]]:
-    """Duration and state of the jobs that have ended and tell how long they took."""
+    """Duration and state of the jobs that have ended and tell how long they took.
+
+    In whole microseconds, as the columns of the page have them, so that both count alike.
+    """
     return [
-        (job.seconds, job.state)
+        (round(job.seconds, 6), job.state)
         for job in jobs
         if job.seconds is not None and job.state not in ("running", "waiting", "lost")
     ]
@@ -91,6 +94,8 @@ def histogram(values: Sequence[tuple[float, str]]) -> Histogram:
     shortest = max(min(seconds), longest / 1e6)
     logarithmic = longest > 20 * shortest > 0
     edges = _powers(shortest, longest) if logarithmic else _steps(min(seconds), longest)
+    if min(seconds) < edges[0]:  # next to nothing beside the longest
+        edges[0] = 0.0
     buckets = [Bucket(low, high) for low, high in itertools.pairwise(edges)]
     for value, state in values:
         counted = buckets[_place(edges, value)].counts
@@ -111,8 +116,10 @@ def _steps(shortest: float, longest: float) -> list[float]:
     """Edges in equal steps of 1, 2 or 5 times a power of ten."""
     step = _nice(max(longest - shortest, longest * 1e-3, 1e-6) / (BUCKETS - 4))
     first = math.floor(shortest / step)
-    last = max(math.ceil(longest / step), first + 1)
-    return [number * step for number in range(first, last + 1)]
+    edges = [first * step]
+    while edges[-1] <= longest:
+        edges.append((first + len(edges)) * step)
+    return edges
 
 
 def _nice(width: float) -> float:
@@ -122,13 +129,20 @@ def _nice(width: float) -> float:
 
 
 def _powers(shortest: float, longest: float) -> list[float]:
-    """Edges at 1, 2, 5, 10, 20, 50 ..., or at a third of them when there are too many."""
-    low, high = math.floor(math.log10(shortest)), math.ceil(math.log10(longest)) + 1
-    factors: tuple[int, ...] = (1, 2, 5)
-    every = [factor * 10.0**power for power in range(low, high) for factor in factors]
-    first = max(n for n, edge in enumerate(every) if edge <= shortest)
-    last = min((n for n, edge in enumerate(every) if edge >= longest), default=len(every) - 1)
-    return every[first : max(last, first + 1) + 1]
+    """Edges at round numbers, as many between two powers of ten as make at most `BUCKETS` bars."""
+    low, high = math.floor(math.log10(shortest)), math.floor(math.log10(longest)) + 2
+    edges: list[float] = []
+    for factors in _FACTORS:
+        every = [factor * 10.0**power for power in range(low, high) for factor in factors]
+        first = max(n for n, edge in enumerate(every) if edge <= shortest)
+        last = next(n for n, edge in enumerate(every) if edge > longest)
+        edges = every[first : last + 1]
+        if len(edges) <= BUCKETS + 1:
+            break
+    return edges
+
+
+_FACTORS = ((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))
 
 
 # -- failures ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,509 @@
+"""`tea spool report`: what is in the page and in its JSON, for whatever run, and what it leaves out."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spool.layout import RunFiles
+from tests.support import tea_cmd
+from tests.tools import kit
+from tests.tools.kit import files_of, job, read, run, start, verb, write_workflow
+from tools.reporting import totals
+from tools.reporting.data import Limits, make
+from tools.reporting.page import in_script, page
+from tools.reporting.record import Attempt, FanOut, Job, Run
+from tools.reporting.spans import span
+from tools.reporting.text import head, visible
+
+
+class Parsed(HTMLParser):
+    """A page as a parser reads it: its elements, its text, the data of its script."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.data: Any = None
+        self._inside: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attributes)))
+        self._inside = [tag, json.dumps(dict(attributes))] if tag in ("script", "style") else []
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = []
+
+    def handle_data(self, data: str) -> None:
+        if self._inside and "application/json" in self._inside[1]:
+            self.data = json.loads(data)
+        elif not self._inside:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def count(self, tag: str) -> int:
+        return sum(1 for name, _ in self.elements if name == tag)
+
+
+def made(here: Path, *arguments: str) -> Parsed:
+    verb(here, "report", *arguments)
+    return Parsed((here / "report.html").read_text())
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    write_workflow(tmp_path, retries=1)
+    return tmp_path
+
+
+# -- a run that has ended ---------------------------------------------------------------------------------------
+
+
+def test_one_page_that_asks_for_nothing(here: Path) -> None:
+    run(here, items=6, bad=(1, 3))
+    before = files_of(here)
+    done = verb(here, "report")
+    assert "report.html: 6 jobs of run" in done.stderr
+    assert done.stdout == ""
+    text = (here / "report.html").read_text()
+    assert "default-src 'none'" in text
+    parsed = Parsed(text)
+    assert [name for _, told in parsed.elements for name in ("src", "srcset", "action") if name in told] == []
+    links = [told["href"] or "" for _, told in parsed.elements if told.get("href")]
+    assert [link for link in links if not link.startswith(("#", "data:"))] == []
+    assert files_of(here) == before
+
+
+def test_what_the_page_tells(here: Path) -> None:
+    run(here, items=6, bad=(1, 3))
+    name = read(here, "status")["run"]
+    parsed = made(here)
+    assert name in parsed.text
+    assert "4 succeeded" in parsed.text
+    assert "2 failed" in parsed.text
+    assert "ValueError 2 001-split/0001-split bad item 1 after 2 attempts" in parsed.text
+    assert "4 of 6 succeeded, 2 failed" in parsed.text  # on the arrow of the picture
+    assert "What this page leaves out" not in parsed.text
+    details = parsed.data["details"]["001-split/0001-split"]
+    assert '"item": 1' in details["input"]
+    assert details["attempts"][1]["error"] == "bad item 1"
+    assert "raise ValueError" in details["attempts"][1]["traceback"]
+    assert (details["stdout"], details["stderr"]) == ("about to 1", "careful")
+    assert '"value": 8' in parsed.data["details"]["001-split/0004-split"]["result"]
+
+
+def test_json_tells_the_same_as_list(here: Path) -> None:
+    run(here, items=6, bad=(1, 3))
+    found = read(here, "report")
+    listed = read(here, "list")
+    assert not (here / "report.html").exists()
+    assert [one["job"] for one in found["jobs"]] == [line["job"] for line in listed]
+    assert [one["seconds"] for one in found["jobs"]] == [line["seconds"] for line in listed]
+    assert found["counts"] | {"succeeded": 4, "failed": 2, "lost": 0} == found["counts"]
+    assert [(group["error_type"], group["jobs"]) for group in found["failures"]] == [
+        ("ValueError", ["001-split/0001-split", "001-split/0003-split"])
+    ]
+    assert [one["outcome"] for one in found["jobs"][1]["attempts"]] == ["failed", "failed"]
+    assert [one["outcome"] for one in found["jobs"][2]["attempts"]] == ["succeeded"]
+    assert found["fanouts"][0]["seconds"]["count"] == 6
+    assert sum(one["attempts"] for one in found["workers"]) == 8
+    assert found["damaged"] == found["left_out"] == []
+
+
+def test_without_details(here: Path) -> None:
+    run(here, items=3, bad=(1,))
+    parsed = made(here, "--details", "0")
+    assert parsed.data["details"] == {}
+    assert "Input, result and output are here for 0 of 3 jobs" in parsed.text
+    assert "about to" not in (here / "report.html").read_text()
+
+
+# -- where it goes ----------------------------------------------------------------------------------------------
+
+
+def test_it_replaces_only_what_it_has_written(here: Path) -> None:
+    run(here, items=2, bad=())
+    verb(here, "report")
+    run(here, items=3, bad=())
+    assert "3 jobs" in verb(here, "report").stderr
+    (here / "mine.html").write_text("<!doctype html>\n<p>mine")
+    refused = verb(here, "report", "-o", "mine.html", code=2)
+    assert "mine.html: is there, and no page of tea" in refused.stderr
+    assert (here / "mine.html").read_text().endswith("mine")
+    assert sorted(path.name for path in here.glob("*.html*")) == ["mine.html", "report.html"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["-o", "no/such/page.html"], "no such folder"),
+        (["-o", "."], "is a folder"),
+        (["--json", "-o", "page.html"], "--json prints to stdout"),
+        (["--details", "-1"], "--details"),
+        (["nothing"], "no run 'nothing'"),
+    ],
+)
+def test_wrong_calls(here: Path, arguments: list[str], why: str) -> None:
+    run(here, items=1, bad=())
+    assert why in verb(here, "report", *arguments, code=2).stderr
+
+
+def test_to_stdout_and_by_the_path_of_a_run(here: Path) -> None:
+    run(here, items=2, bad=())
+    (path,) = (here / ".tea" / "spool" / "runs").iterdir()
+    done = verb(here, "report", str(path), "-o", "-")
+    assert done.stdout.startswith("<!doctype html>")
+    assert done.stdout.endswith("</html>\n")
+    assert path.name in done.stdout
+
+
+def test_from_the_bundle(here: Path) -> None:
+    """The zip application carries the style and the scripts of the page."""
+    run(here, items=2, bad=())
+    assert tea_cmd("bundle", "-o", "bundled", cwd=here).returncode == 0
+    environment = {**os.environ, "PYTHONPATH": ""}
+    done = kit.subprocess.run(
+        [sys.executable, "-I", "bundled", "spool", "report", "-o", "-"],
+        cwd=here, env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert Parsed(done.stdout).data["jobs"]["name"] == ["0000-split", "0001-split"]
+
+
+# -- other runs -------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_going_on(here: Path, start_tea: kit.Start) -> None:
+    process = start(here, start_tea, items=4, bad=(1,))
+    found = read(here, "report")
+    parsed = made(here)
+    (here / "block").unlink()
+    process.wait(timeout=90)
+    assert found["state"] == "running"
+    assert [one["state"] for one in found["jobs"]] == ["succeeded", "failed", "running", "succeeded"]
+    assert found["jobs"][2]["seconds"] > 0
+    assert "The run was going on when this was made" in parsed.text
+    assert "1 running" in parsed.text
+
+
+def test_a_run_that_was_killed(here: Path, start_tea: kit.Start) -> None:
+    process = start(here, start_tea, items=4, bad=())
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(timeout=30)
+    kit.wait_until(lambda: read(here, "report")["counts"]["running"] == 0, what="its workers to end, too")
+    found = read(here, "report")
+    assert found["state"] == "stopped"
+    assert (found["counts"]["succeeded"], found["counts"]["waiting"]) == (3, 1)
+    (last,) = found["jobs"][2]["attempts"]
+    assert (last["outcome"], last["seconds"]) == ("lost", None)
+    assert "Its coordinator is gone" in made(here).text
+
+
+def test_who_was_followed_is_lost_even_if_its_host_seems_to_live(here: Path) -> None:
+    """Of another host only silence tells, and who has just begun to listen has heard none yet."""
+    run(here, items=2, bad=())
+    path = job(here, 0)
+    os.rename(path / "claim.1", path / "claim.2")
+    result = {**json.loads((path / "result.json").read_text()), "attempt": 2}
+    for name in ("result.1.json", "result.json"):
+        (path / name).unlink()
+    (path / "result.2.json").write_text(json.dumps(result))
+    os.link(path / "result.2.json", path / "result.json")
+    os.symlink("me@elsewhere:7:abcdef012345", path / "claim.1")
+    worker = here / ".tea" / "spool" / "workers" / "elsewhere-7-abcdef012345"
+    worker.mkdir(mode=0o700, parents=True)
+    (worker / "worker.json").write_text(json.dumps({"host": "elsewhere", "pid": 7, "boot_id": "b", "lease": 30}))
+    (one, other) = read(here, "report")["jobs"][0]["attempts"]
+    assert (one["outcome"], one["worker"]) == ("lost", "elsewhere:7")
+    assert (other["outcome"], other["number"]) == ("succeeded", 2)
+
+
+NESTED = """\
+nodes:
+  - {name: start, run: 'return {}'}
+  - {name: left, run: 'return {}'}
+  - name: right
+    type: dynamic_parallel
+    items: [1, 2, 3]
+    fan_in: inner
+    action: {run: 'assert state["item"] != 2; return {}'}
+  - {name: inner, fan_in: true, run: 'return {}'}
+  - {name: merge, fan_in: true, run: 'return {}'}
+  - name: again
+    type: dynamic_parallel
+    items: [1, 2]
+    fan_in: final
+    action: {run: 'return {}'}
+  - {name: final, fan_in: true, run: 'return {}'}
+edges:
+  - {from: __start__, to: start}
+  - {from: start, to: [left, right], parallel: true, fan_in: merge}
+  - {from: left, to: merge}
+  - {from: inner, to: merge}
+  - {from: merge, to: again}
+"""
+
+
+def test_fan_outs_inside_branches_and_after_each_other(tmp_path: Path) -> None:
+    (tmp_path / "w.yaml").write_text(NESTED)
+    assert tea_cmd("run", "w.yaml", cwd=tmp_path).returncode == 0
+    found = read(tmp_path, "report")
+    assert [(one["name"], sum(one["counts"].values())) for one in found["fanouts"]] == [
+        ("001-start", 2),
+        ("002-merge", 2) if found["fanouts"][1]["name"] == "002-merge" else ("002-again", 2),
+        ("001-start/*/001-right", 3),
+    ]
+    assert found["counts"]["failed"] == 1
+    parsed = made(tmp_path)
+    assert "2 of 3 succeeded, 1 failed" in parsed.text
+    assert parsed.data["fanouts"]["names"] == [one["name"] for one in found["fanouts"]]
+
+
+def test_no_fan_out_at_all(tmp_path: Path) -> None:
+    (tmp_path / "w.yaml").write_text("nodes: [{name: only, run: 'return {}'}]\n")
+    assert tea_cmd("run", "w.yaml", cwd=tmp_path).returncode == 0
+    parsed = made(tmp_path)
+    assert "The run has no fan-outs, so it has no jobs" in parsed.text
+    assert "only" in parsed.text  # in the picture
+    assert read(tmp_path, "report")["jobs"] == []
+
+
+def test_a_workflow_that_fails_says_why(tmp_path: Path) -> None:
+    (tmp_path / "w.yaml").write_text("nodes: [{name: only, run: 'raise OSError(\"no <tape>\")'}]\n")
+    assert tea_cmd("run", "w.yaml", cwd=tmp_path).returncode == 1
+    assert "The run failed in node only: OSError: no <tape>" in made(tmp_path).text
+
+
+def test_a_graph_built_in_python(tmp_path: Path) -> None:
+    (tmp_path / "build.py").write_text(
+        "import tea\n"
+        "g = tea.StateGraph({})\n"
+        "g.add_node('a', run=lambda state: {})\n"
+        "g.add_node('b', run=lambda state: {'x': 1})\n"
+        "g.add_node('c', run=lambda state: {'x': 2})\n"
+        "g.add_fanin_node('m', run=lambda state, parallel_results: {})\n"
+        "g.set_entry_point('a')\n"
+        "for n in 'bc': g.add_parallel_edge('a', n, 'm')\n"
+        "for n in 'bc': g.add_edge(n, 'm')\n"
+        "g.set_finish_point('m')\n"
+        "list(g.compile().invoke({}))\n"
+    )
+    done = kit.subprocess.run([sys.executable, "build.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = read(tmp_path, "report")
+    assert found["counts"]["succeeded"] == 2
+    assert "There is no picture" in made(tmp_path).text
+
+
+# -- damage -----------------------------------------------------------------------------------------------------
+
+
+def test_damaged_files_are_told_and_end_nothing(here: Path) -> None:
+    run(here, items=8, bad=(1,))
+    (folder,) = (here / ".tea" / "spool" / "runs").iterdir()
+    (job(here, 0) / "result.json").write_text("{")
+    (job(here, 2) / "result.json").write_text('{"job": "another"}')
+    (job(here, 3) / "job.json").write_bytes(b"\xff\xfe")
+    (job(here, 4) / "input.json").unlink()
+    (job(here, 5) / "stdout.1.log").unlink()
+    os.mkfifo(job(here, 5) / "stdout.1.log")
+    (job(here, 6) / "result.1.json.corrupt").write_text("?")
+    os.rename(job(here, 7), folder / "elsewhere")
+    (folder / "run.json").write_text("[1]")
+    (folder / "fanouts" / "001-split" / "fanout.json").write_text("nonsense")
+    (folder / "workflow.yaml").write_text("nodes: 7")
+    found = read(here, "report")
+    told = "\n".join(found["damaged"])
+    for name in ("run.json: a JSON list", "001-split/fanout.json: not JSON", "0000-split/result.json: not JSON",
+                 "0002-split/result.json: it speaks of job 'another'",
+                 "0006-split/result.1.json.corrupt: was put aside", "0007-split: No such file"):  # fmt: skip
+        assert name in told
+    assert [one["state"] for one in found["jobs"]].count("succeeded") == 7
+    parsed = made(here)
+    assert f"{len(found['damaged'])} damaged or missing files" in parsed.text
+    assert "There is no picture" in parsed.text
+    assert "not JSON" in parsed.data["details"]["001-split/0003-split"]["job_json"]
+
+
+# -- hostile data -----------------------------------------------------------------------------------------------
+
+EVIL = [
+    "</script><script>document.title='owned'</script>",
+    "<!--<script>",
+    "<img src=x onerror=alert(1)>",
+    "\x1b[2J\x1b[31mred\x1b[0m\x00\x07",
+    "\u202egpj.exe\u2028\ufeff",
+    "{{ 7 * 7 }} ${7*7} %s",
+    "'\"`&amp;<b>bold</b>",
+    "𝕬\U0001f4a5 ünïcödé",
+]
+
+HOSTILE = """\
+name: "</title><script>document.title='owned'</script>"
+nodes:
+  - {name: split, run: 'return {}'}
+  - name: "<img src=x onerror=alert(1)>"
+    run: 'return {}'
+  - name: each
+    type: dynamic_parallel
+    items: "{{ state.evil }}"
+    fan_in: inner
+    action:
+      run: |
+        print(state["item"])
+        kind = type(state["item"], (ValueError,), {})
+        raise kind(state["item"])
+  - {name: inner, fan_in: true, run: 'return {}'}
+  - {name: merge, fan_in: true, run: 'return {}'}
+edges:
+  - {from: __start__, to: split}
+  - {from: split, to: ["<img src=x onerror=alert(1)>", each], parallel: true, fan_in: merge}
+  - {from: "<img src=x onerror=alert(1)>", to: merge}
+  - {from: inner, to: merge}
+"""
+
+
+def hostile_run(folder: Path) -> None:
+    """A run with names, inputs, errors and output that try to get out of where they belong."""
+    (folder / "w.yaml").write_text(HOSTILE)
+    evil = [text for text in EVIL if "\0" not in text] + ["nul"]
+    done = tea_cmd("run", "w.yaml", "--input", json.dumps({"evil": evil, EVIL[2]: EVIL[0]}), cwd=folder)
+    assert done.returncode == 0, done.stderr
+
+
+def test_nothing_gets_out_of_where_it_belongs(tmp_path: Path) -> None:
+    hostile_run(tmp_path)
+    parsed = made(tmp_path)
+    assert (parsed.count("script"), parsed.count("img"), parsed.count("iframe")) == (2, 0, 0)
+    assert not any(name.startswith("on") for _, told in parsed.elements for name in told)
+    errors = parsed.data["words"]["error"]
+    assert EVIL[0] in errors
+    assert EVIL[2] in errors
+    assert "\\u202egpj.exe\\u2028\\ufeff" in errors
+    assert EVIL[7] in errors
+    assert "<!--<script>" in parsed.text
+
+
+@given(st.recursive(st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_json_in_a_script_element_stays_there(value: Any) -> None:
+    text = in_script(json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+    assert not set("<>&") & set(text)
+    parsed = Parsed(f'<script type="application/json">{text}</script><p>after')
+    assert parsed.words == ["after"]
+    assert json.dumps(parsed.data, ensure_ascii=False).encode("utf-8", "backslashreplace") == json.dumps(
+        value, ensure_ascii=False
+    ).encode("utf-8", "backslashreplace")
+
+
+@given(st.text())
+def test_visible_text_has_nothing_unseen(text: str) -> None:
+    shown = visible(text)
+    assert all(letter.isprintable() or letter in "\n\t " or ord(letter) > 0x9F for letter in shown)
+    assert not any(0x202A <= ord(letter) <= 0x202E or 0xD800 <= ord(letter) < 0xE000 for letter in shown)
+    assert visible(shown) == shown
+
+
+# -- bounds -----------------------------------------------------------------------------------------------------
+
+
+def made_up(count: int, failed: tuple[int, ...] = (), tries: int = 1) -> Run:
+    """A run that no disk holds: four workers, jobs of growing length."""
+    jobs = []
+    for place in range(count):
+        state = "failed" if place in failed else "succeeded"
+        attempts = tuple(
+            Attempt(
+                n, state if n == tries else "failed", 100.0 + place + n, 0.5 + place / count, f"node{place % 4}:7"
+            )
+            for n in range(1, tries + 1)
+        )
+        name = f"001-split/{place:05d}-split"
+        error = ("ValueError", f"bad item {place}") if state == "failed" else ("", "")
+        jobs.append(Job(0, name, f"/nowhere/{name}", state, attempts, attempts[-1], *error))
+    record = {"started": 100.0, "finished": 200.0, "outcome": "done"}
+    fanout = FanOut("001-split", {"source": "split", "branches": ["split"]}, 1)
+    return Run(RunFiles("/nowhere/runs/made-up"), record, "done", False, "", 300.0, [fanout], jobs)
+
+
+def test_what_failed_and_what_is_slow_comes_first() -> None:
+    report = make(made_up(100, failed=(3, 50, 70)), Limits(jobs=8, details=5, slowest=2))
+    assert [int(one.name[10:15]) for one in report.jobs] == [0, 1, 2, 3, 50, 70, 98, 99]
+    assert sorted(int(name[10:15]) for name in report.details) == [3, 50, 70, 98, 99]
+    assert report.counts["succeeded"] == 97
+    assert "8 of 100 jobs are listed and drawn" in report.left_out[0]
+    assert "Input, result and output are here for 5 of 8 jobs" in report.left_out[1]
+
+
+def test_every_limit_is_told() -> None:
+    run_ = made_up(40, failed=(1, 2), tries=3)
+    run_.damaged = ["one", "two", "three"]
+    report = make(run_, Limits(attempts=2, groups=0, workers=1, damaged=1, detail_bytes=0))
+    told = "\n".join(report.left_out)
+    for text in (
+        "40 older attempts are not drawn",
+        "1 rarer kinds",
+        "3 of 4 workers",
+        "2 more damaged files",
+        "0 of 40",
+    ):
+        assert text in told
+    text = page(report).decode()
+    assert all(line.split("`")[0] in text for line in report.left_out)
+
+
+def test_the_page_of_many_jobs_is_small() -> None:
+    assert len(page(make(made_up(20_000, failed=tuple(range(0, 20_000, 50))), Limits(details=0)))) < 2_000_000
+
+
+def test_long_texts_are_cut_and_the_page_says_so(here: Path) -> None:
+    write_workflow(here, retries=0)
+    text = (here / "w.yaml").read_text().replace('print("about to", state["item"])', 'print("x" * 9000)')
+    (here / "w.yaml").write_text(text)
+    run(here, items=1, bad=())
+    parsed = made(here)
+    output = parsed.data["details"]["001-split/0000-split"]["stdout"]
+    assert output.startswith("... the last 3.0 kB of 9.0 kB\nxxx")
+    assert "1 long text is cut" in parsed.text
+    assert head("abcdef", 3) == "abc\n... 3 of 6 characters more"
+
+
+# -- figures ----------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(0, 1e7), max_size=60))
+def test_a_histogram_counts_each_once_where_it_belongs(values: list[float]) -> None:
+    found = totals.histogram([(value, "succeeded") for value in values])
+    assert sum(bucket.total for bucket in found.buckets) == len(values)
+    assert len(found.buckets) <= 2 * totals.BUCKETS
+    assert all(one.high == after.low for one, after in itertools.pairwise(found.buckets))
+    for one in found.buckets:
+        assert one.total == sum(1 for value in values if one.low <= value < one.high)
+
+
+def test_durations_are_nearest_ranks() -> None:
+    found = totals.durations(float(n) for n in range(1, 101))
+    assert found == totals.Durations(100, 50.0, 95.0, 100.0, 5050.0)
+    assert totals.durations([]) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.0 ms"), (0.00005, "0.05 ms"), (0.23, "230 ms"), (0.9996, "1.00 s"), (3.21, "3.2 s"), (45, "45 s"),
+     (59.8, "1:00 min"), (187, "3:07 min"), (7440, "2:04 h"), (273600, "3 d 4 h"), (None, "?")],
+)  # fmt: skip
+def test_spans(seconds: float | None, text: str) -> None:
+    assert span(seconds) == text
