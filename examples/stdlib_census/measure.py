@@ -41,9 +41,20 @@ def _below(folder: Path) -> list[Path]:
     return sorted(path for path in found if SKIPPED.isdisjoint(path.relative_to(folder).parts))
 
 
+def names() -> list[str]:
+    """The same files as people know them: for hosts, on which they lie elsewhere."""
+    return [shown(path) for path in sources()]
+
+
+def located(name: str | Path) -> Path:
+    """Where a file lies on this machine. A path stays as it is."""
+    path = STDLIB / name
+    return path if path.exists() else HERE.parent / name
+
+
 def shown(path: str | Path) -> str:
     """A path as people know it: `json/decoder.py`."""
-    path = Path(path)
+    path = located(path)
     return str(path.relative_to(STDLIB if path.is_relative_to(STDLIB) else HERE.parent))
 
 
@@ -52,7 +63,7 @@ def shown(path: str | Path) -> str:
 
 def measure(path: str) -> dict[str, Any]:
     """Lines, functions, the longest and the most complex one of a file. Raises SyntaxError for what is no Python."""
-    source = Path(path).read_bytes()
+    source = located(path).read_bytes()
     functions = [_measured(name, node) for name, node in _functions(ast.parse(source, path))]
     return {
         "file": shown(path),

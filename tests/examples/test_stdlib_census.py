@@ -6,6 +6,7 @@ import ast
 import doctest
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests import support
+from tests import sshd, support
 from tests.support import ROOT, clean_env
 
 CENSUS = ROOT / "examples" / "stdlib_census"
@@ -85,6 +86,28 @@ class TestCensus:
             values = [function[by] for function in census[kind]]
             assert values == sorted(values, reverse=True)
             assert len(values) == 10
+
+
+@pytest.mark.slow
+@pytest.mark.ssh
+@pytest.mark.skipif(sshd.SSHD is None, reason="no sshd here; scripts/setup-system.sh installs it")
+def test_on_hosts(censuses: dict[str, Any], tmp_path: Path) -> None:
+    """As its head says, on two hosts of the names that stand in it, with a work folder of the test's."""
+    for path in CENSUS.parent.glob("*/measure.py"):
+        shutil.copytree(path.parent, tmp_path / path.parent.name)
+    text = (CENSUS.parent / "remote_census.yaml").read_text()
+    with sshd.hosts(tmp_path) as hosts:
+        for name in ("server1", "server2"):
+            hosts.add(name)
+        workflow = tmp_path / "remote_census.yaml"
+        workflow.write_text(text.replace("    remote:\n", f"    remote:\n      workdir: {tmp_path / 'work'}\n"))
+        env = {"TEA_SSH_CONFIG": str(hosts.config)}
+        for words in (("hosts", "check", workflow), ("run", workflow, "--dry-run"), ("run", workflow)):
+            done = support.tea_cmd(*words, cwd=tmp_path, env=env)
+            assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["census"] == censuses["thread"]["census"]
+        told = json.loads(support.tea_cmd("spool", "status", "--json", cwd=tmp_path).stdout)
+        assert [host["host"] for host in told["hosts"]] == ["server1", "server2"]
 
 
 @pytest.mark.slow
