@@ -70,28 +70,36 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 6 jobs that has ended; 2 of them failed, after a retry each. Only to be read."""
+    folder = tmp_path_factory.mktemp("ended")
+    write_workflow(folder, retries=1)
+    run(folder, items=6, bad=(1, 3))
+    return folder
+
+
 # -- a run that has ended ---------------------------------------------------------------------------------------
 
 
-def test_one_page_that_asks_for_nothing(here: Path) -> None:
-    run(here, items=6, bad=(1, 3))
-    before = files_of(here)
-    done = verb(here, "report")
-    assert "report.html: 6 jobs of run" in done.stderr
+def test_one_page_that_asks_for_nothing(ended: Path) -> None:
+    before = files_of(ended)
+    done = verb(ended, "report", "-o", "one.html")
+    assert "one.html: 6 jobs of run" in done.stderr
     assert done.stdout == ""
-    text = (here / "report.html").read_text()
+    text = (ended / "one.html").read_text()
     assert "default-src 'none'" in text
     parsed = Parsed(text)
     assert [name for _, told in parsed.elements for name in ("src", "srcset", "action") if name in told] == []
     links = [told["href"] or "" for _, told in parsed.elements if told.get("href")]
     assert [link for link in links if not link.startswith(("#", "data:"))] == []
-    assert files_of(here) == before
+    assert files_of(ended) == before
 
 
-def test_what_the_page_tells(here: Path) -> None:
-    run(here, items=6, bad=(1, 3))
-    name = read(here, "status")["run"]
-    parsed = made(here)
+def test_what_the_page_tells(ended: Path) -> None:
+    (folder,) = (ended / ".tea" / "spool" / "runs").iterdir()
+    name = folder.name
+    parsed = made(ended)
     assert name in parsed.text
     assert "4 succeeded" in parsed.text
     assert "2 failed" in parsed.text
@@ -106,11 +114,11 @@ def test_what_the_page_tells(here: Path) -> None:
     assert '"value": 8' in parsed.data["details"]["001-split/0004-split"]["result"]
 
 
-def test_json_tells_the_same_as_list(here: Path) -> None:
-    run(here, items=6, bad=(1, 3))
-    found = read(here, "report")
-    listed = read(here, "list")
-    assert not (here / "report.html").exists()
+def test_json_tells_the_same_as_list(ended: Path) -> None:
+    pages = sorted(ended.glob("*.html"))
+    found = read(ended, "report")
+    listed = read(ended, "list")
+    assert sorted(ended.glob("*.html")) == pages
     assert [one["job"] for one in found["jobs"]] == [line["job"] for line in listed]
     assert [one["seconds"] for one in found["jobs"]] == [line["seconds"] for line in listed]
     assert found["counts"] | {"succeeded": 4, "failed": 2, "lost": 0} == found["counts"]
@@ -124,27 +132,27 @@ def test_json_tells_the_same_as_list(here: Path) -> None:
     assert found["damaged"] == found["left_out"] == []
 
 
-def test_without_details(here: Path) -> None:
-    run(here, items=3, bad=(1,))
-    parsed = made(here, "--details", "0")
+def test_without_details(ended: Path) -> None:
+    text = verb(ended, "report", "--details", "0", "-o", "-").stdout
+    parsed = Parsed(text)
     assert parsed.data["details"] == {}
-    assert "Input, result and output are here for 0 of 3 jobs" in parsed.text
-    assert "about to" not in (here / "report.html").read_text()
+    assert "Input, result and output are here for 0 of 6 jobs" in parsed.text
+    assert "about to" not in text
 
 
 # -- where it goes ----------------------------------------------------------------------------------------------
 
 
-def test_it_replaces_only_what_it_has_written(here: Path) -> None:
-    run(here, items=2, bad=())
-    verb(here, "report")
-    run(here, items=3, bad=())
-    assert "3 jobs" in verb(here, "report").stderr
-    (here / "mine.html").write_text("<!doctype html>\n<p>mine")
-    refused = verb(here, "report", "-o", "mine.html", code=2)
+def test_it_replaces_only_what_it_has_written(ended: Path, tmp_path: Path) -> None:
+    target, mine = tmp_path / "page.html", tmp_path / "mine.html"
+    for details in ("0", "6"):
+        verb(ended, "report", "--details", details, "-o", str(target))
+        assert len(Parsed(target.read_text()).data["details"]) == int(details)
+    mine.write_text("<!doctype html>\n<p>mine")
+    refused = verb(ended, "report", "-o", str(mine), code=2)
     assert "mine.html: is there, and no page of tea" in refused.stderr
-    assert (here / "mine.html").read_text().endswith("mine")
-    assert sorted(path.name for path in here.glob("*.html*")) == ["mine.html", "report.html"]
+    assert mine.read_text().endswith("mine")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.html", "page.html"]
 
 
 @pytest.mark.parametrize(
@@ -157,31 +165,29 @@ def test_it_replaces_only_what_it_has_written(here: Path) -> None:
         (["nothing"], "no run 'nothing'"),
     ],
 )
-def test_wrong_calls(here: Path, arguments: list[str], why: str) -> None:
-    run(here, items=1, bad=())
-    assert why in verb(here, "report", *arguments, code=2).stderr
+def test_wrong_calls(ended: Path, arguments: list[str], why: str) -> None:
+    assert why in verb(ended, "report", *arguments, code=2).stderr
 
 
-def test_to_stdout_and_by_the_path_of_a_run(here: Path) -> None:
-    run(here, items=2, bad=())
-    (path,) = (here / ".tea" / "spool" / "runs").iterdir()
-    done = verb(here, "report", str(path), "-o", "-")
+def test_to_stdout_and_by_the_path_of_a_run(ended: Path, tmp_path: Path) -> None:
+    (path,) = (ended / ".tea" / "spool" / "runs").iterdir()
+    done = verb(tmp_path, "report", str(path), "-o", "-")
     assert done.stdout.startswith("<!doctype html>")
     assert done.stdout.endswith("</html>\n")
     assert path.name in done.stdout
 
 
-def test_from_the_bundle(here: Path) -> None:
+def test_from_the_bundle(ended: Path, tmp_path: Path) -> None:
     """The zip application carries the style and the scripts of the page."""
-    run(here, items=2, bad=())
-    assert tea_cmd("bundle", "-o", "bundled", cwd=here).returncode == 0
+    bundled = str(tmp_path / "bundled")
+    assert tea_cmd("bundle", "-o", bundled).returncode == 0
     environment = {**os.environ, "PYTHONPATH": ""}
     done = kit.subprocess.run(
-        [sys.executable, "-I", "bundled", "spool", "report", "-o", "-"],
-        cwd=here, env=environment, capture_output=True, text=True, timeout=120, check=False,
+        [sys.executable, "-I", bundled, "spool", "report", "-o", "-"],
+        cwd=ended, env=environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert Parsed(done.stdout).data["jobs"]["name"] == ["0000-split", "0001-split"]
+    assert Parsed(done.stdout).data["jobs"]["name"] == [f"{n:04d}-split" for n in range(6)]
 
 
 # -- other runs -------------------------------------------------------------------------------------------------
