@@ -44,6 +44,14 @@ class RunBusyError(SpoolError):
         )
 
 
+class PackedRunError(SpoolError):
+    """What is asked for changes a run, and the run is packed."""
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+        super().__init__(f"run {run} is packed, and can only be read so; unpack it first: tea spool unpack {run}")
+
+
 class UnknownNameError(SpoolError):
     """No run, fan-out or job of this name, or more than one."""
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from spool.errors import AmbiguousNameError, UnknownNameError
 from spool.layout import FanOutFiles, JobFiles, RunFiles, SpoolFiles, is_name
-from spool.run import all_fanouts, fanouts, find_run, find_spool, jobs_of, runs
+from spool.opened import fetch, is_packed, listed, open_run, origin
+from spool.run import all_fanouts, fanouts, find_name, find_spool, jobs_of, readable, run_names
 
 _PATH = re.compile(r"(?P<spool>.*)/runs/(?P<run>[^/]+)(?P<rest>(?:/fanouts/[^/]+(?:/jobs/[^/]+)?)*)/*")
 _FOLDERS = frozenset({"runs", "fanouts", "jobs"})
@@ -27,8 +28,11 @@ def _match(path: str) -> re.Match[str]:
 
 
 def spool_of(path: str) -> SpoolFiles:
-    """The spool around a run, fan-out or job. Raises UnknownNameError for a path elsewhere."""
-    return SpoolFiles(_match(path)["spool"])
+    """The spool around a run, fan-out or job; of one that is packed the spool that has the pack.
+
+    Raises UnknownNameError for a path elsewhere.
+    """
+    return SpoolFiles(origin(_match(path)["spool"]))
 
 
 def run_of(path: str) -> RunFiles:
@@ -66,7 +70,11 @@ def run_at(spool: str, run: str | None) -> tuple[str, str | None]:
         if os.path.exists(SpoolFiles(path).spool):
             return path, None
         match = _PATH.fullmatch(path)
-        if match and not match["rest"] and os.path.isdir(path):
+        if (
+            match
+            and not match["rest"]
+            and (os.path.isdir(path) or is_packed(SpoolFiles(match["spool"]), match["run"]))
+        ):
             return match["spool"], match["run"]
     return spool, run
 
@@ -75,24 +83,30 @@ def run_at(spool: str, run: str | None) -> tuple[str, str | None]:
 
 
 def find_job(spool: SpoolFiles | None, text: str) -> JobFiles:
-    """The job that a person means; `spool` may be None when `text` is a path.
+    """The job that a person means, also one of a packed run; `spool` may be None when `text` is a path.
 
     Raises UnknownNameError when there is none, or more than one.
     """
     path = os.path.abspath(text)
-    if os.path.lexists(JobFiles(path).job) and _PATH.fullmatch(path):
+    match = _PATH.fullmatch(path)
+    if match and is_packed(SpoolFiles(match["spool"]), match["run"]):
+        run = open_run(SpoolFiles(match["spool"]), match["run"], lazily=True)
+        path = run.path + match["rest"]
+        fetch(JobFiles(path))
+    if match and os.path.lexists(JobFiles(path).job):
         return JobFiles(path)
     if spool is None:
         raise UnknownNameError(f"{text}: no job directory, and no spool to search; name one with --spool DIR")
     wanted = _named(text)
     if not wanted:
         raise UnknownNameError(f"'{text}' names no job; try `tea spool list`")
-    known = runs(spool)
+    known = run_names(spool)
     if not known:
-        find_run(spool)  # says that there are no runs
-    for run in reversed(known):
-        found = _in_run(run, wanted)
+        find_name(spool)  # says that there are no runs
+    for name in reversed(known):
+        found = _in_run(readable(spool, name, lazily=True), wanted)
         if found is not None:
+            fetch(found)
             return found
     raise UnknownNameError(f"{spool.path}: no job '{text}' in any run; `tea spool list` names the jobs of the newest")
 
@@ -140,7 +154,8 @@ def _jobs_fitting(fanout: FanOutFiles, wanted: Sequence[str], fits: Callable[[st
     if not all(fits(name, part) for name, part in zip(above[len(above) - len(rest) :], rest, strict=True)):
         return
     if fits is _exactly:  # no need to list 100,000 names
-        if is_name(last) and os.path.isdir(fanout.job(last).path):
+        packed = listed(fanout.jobs)
+        if is_name(last) and (os.path.isdir(fanout.job(last).path) if packed is None else last in packed):
             yield fanout.job(last)
         return
     yield from (job for job in jobs_of(fanout) if fits(job.name, last))

@@ -14,12 +14,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from spool import tickets
+from spool import jsonio, tickets
 from spool.attempts import Outcome
 from spool.claim import Claimant, claimed_by, host_name
 from spool.errors import CorruptFileError, ForeignFileError
 from spool.find import fanout_of, in_run
 from spool.layout import CLAIM, TICKETS, FanOutFiles, JobFiles, RunFiles, SpoolFiles, WorkerFiles, is_name
+from spool.opened import accepted, fetch
 from spool.publish import read_json
 from spool.run import coordinator, fanouts
 from spool.worker import Observer, is_locked, read_now
@@ -41,6 +42,19 @@ def read_quietly(path: str) -> dict[str, Any]:
         return {"$unreadable": error.why}
     except OSError as error:
         return {"$unreadable": str(error.strerror)}
+
+
+def accepted_of(job: JobFiles) -> dict[str, Any]:
+    """The accepted result of a job, as of `read_quietly`; of a packed run without restoring anything."""
+    packed = accepted(job)
+    if packed is None:
+        fetch(job)
+        return read_quietly(job.accepted)
+    try:
+        value = jsonio.loads(packed)
+    except ValueError:
+        value = None
+    return value if type(value) is dict else {"$unreadable": "not a JSON object"}
 
 
 # -- workers ----------------------------------------------------------------------------------------------------
@@ -236,8 +250,8 @@ def _add(view: RunView, groups: dict[str, FanOutView], fanout: FanOutFiles, fail
     if found["todo"] and view.alive and record.get("strategy", "thread") == "thread":
         view.running += _threads(fanout, found["todo"])
     if len(view.failures) < failures:
-        first = heapq.nsmallest(failures, found["failed"])
-        view.failures += [Failure(fanout.job(job), read_quietly(fanout.job(job).accepted)) for job in first]
+        first = [fanout.job(job) for job in heapq.nsmallest(failures, found["failed"])]
+        view.failures += [Failure(job, accepted_of(job)) for job in first]
     return every
 
 
@@ -342,6 +356,7 @@ class AttemptView:
 
 def attempts(job: JobFiles, observer: Observer) -> list[AttemptView]:
     """The attempts of a job, oldest first. Raises FileNotFoundError when the job is gone."""
+    fetch(job)
     numbers = sorted(int(match[1]) for name in os.listdir(job.path) if (match := CLAIM.fullmatch(name)))
     return [_attempt(job, number, observer) for number in numbers]
 
@@ -355,8 +370,7 @@ def _attempt(job: JobFiles, number: int, observer: Observer) -> AttemptView:
 
 def ticket_of(job: JobFiles) -> str:
     """The folder in which a job's ticket lies; "" when it has none."""
-    fanout = fanout_of(job)
-    return next((kind for kind in TICKETS if os.path.lexists(fanout.ticket(kind, job.name))), "")
+    return tickets.kind_of(fanout_of(job), job.name) or ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,8 +390,9 @@ def job_line(fanout: FanOutFiles, name: str, ticket: str, observer: Observer) ->
     """A job whose ticket was seen in `ticket`; finished ones cost one read."""
     job = fanout.job(name)
     if ticket == "todo":
+        fetch(job)
         return _open_line(job, observer)
-    result = read_quietly(job.accepted)
+    result = accepted_of(job)
     outcome = result.get("outcome")
     error = result.get("error") or result.get("$unreadable")
     if outcome != Outcome.SUCCEEDED.value and result.get("error_type"):

@@ -22,6 +22,8 @@ RESERVED = re.compile(r"\.reserved-(.+)")
 """What stands for a name where links are refused: `.reserved-NAME`."""
 REMOVED = re.compile(r"\.removed-(.+)")
 """A run that is being removed: `.removed-RUN`."""
+UNPACKING = re.compile(r"\.unpacking-(.+)")
+"""A run that is being unpacked: `.unpacking-RUN`."""
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -133,6 +135,10 @@ class FanOutFiles(NamedTuple):
     @property
     def breaker(self) -> str:
         return f"{self.path}/breaker.json"
+
+    @property
+    def joblog(self) -> str:
+        return f"{self.path}/parallel.joblog"
 
     @property
     def shared(self) -> str:
@@ -259,6 +265,20 @@ class SpoolFiles(NamedTuple):
     @property
     def workers(self) -> str:
         return f"{self.path}/workers"
+
+    @property
+    def packed(self) -> str:
+        return f"{self.path}/packed"
+
+    def pack(self, run: str) -> str:
+        return f"{self.path}/packed/{run}.zip"
+
+    @property
+    def packing_lock(self) -> str:
+        return f"{self.path}/packed/.lock"
+
+    def unpacking(self, run: str) -> str:
+        return f"{self.path}/runs/.unpacking-{run}"
 
     def removed(self, run: str) -> str:
         return f"{self.path}/runs/.removed-{run}"

@@ -19,6 +19,7 @@ from spool import jsonio
 from spool.claim import host_name, user_name
 from spool.errors import RunBusyError, SpoolError, UnknownNameError
 from spool.layout import FORMAT, TICKETS, FanOutFiles, JobFiles, RunFiles, SpoolFiles, fanout_name, is_name, safe_name
+from spool.opened import listed, must_not_be_packed, open_run, packed_runs
 from spool.publish import publish, read_bytes, read_json, replace, sweep
 
 _FANOUT = re.compile(r"([0-9]{3,})-.+")
@@ -97,9 +98,16 @@ def update_run(run: RunFiles, **fields: Any) -> dict[str, Any]:
 
 
 class CoordinatorLock:
-    """Held by the one process that drives a run."""
+    """Held by the one process that drives a run.
 
-    def __init__(self, run: RunFiles) -> None:
+    Args:
+        run: which. sign: whether to say who holds it; who only must have the run for itself a while does not.
+
+    Raises RunBusyError when another process holds it, PackedRunError, SpoolError where locks are refused.
+    """
+
+    def __init__(self, run: RunFiles, *, sign: bool = True) -> None:
+        must_not_be_packed(run)
         try:
             self._fd = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -116,8 +124,9 @@ class CoordinatorLock:
         except BaseException:
             os.close(self._fd)
             raise
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{user_name()}@{host_name()}:{os.getpid()}\n".encode(), 0)
+        if sign:
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{user_name()}@{host_name()}:{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         os.close(self._fd)
@@ -132,7 +141,7 @@ def coordinator(run: RunFiles) -> str:
 
 
 def runs(spool: SpoolFiles) -> list[RunFiles]:
-    """All runs, oldest first."""
+    """The runs that have a folder, oldest first."""
     try:
         names = sorted(name for name in os.listdir(spool.runs) if is_name(name))
     except FileNotFoundError:
@@ -140,22 +149,38 @@ def runs(spool: SpoolFiles) -> list[RunFiles]:
     return [spool.run(name) for name in names]
 
 
-def find_run(spool: SpoolFiles, name: str | None = None) -> RunFiles:
+def run_names(spool: SpoolFiles) -> list[str]:
+    """The names of all runs, packed ones among them, oldest first."""
+    return sorted({run.name for run in runs(spool)} | set(packed_runs(spool)))
+
+
+def readable(spool: SpoolFiles, name: str, *, lazily: bool = False) -> RunFiles:
+    """A run of this name to read: its folder, or what is restored of its pack, as of `opened.open_run`."""
+    run = spool.run(name)
+    return run if os.path.lexists(run.path) else open_run(spool, name, lazily=lazily)
+
+
+def find_run(spool: SpoolFiles, name: str | None = None, *, lazily: bool = False) -> RunFiles:
     """A run by name, an unambiguous part of its name, or a path; the newest without one.
 
-    Raises UnknownNameError.
+    One that is packed is opened for reading, as of `opened.open_run`. Raises UnknownNameError.
     """
-    known = runs(spool)
+    return readable(spool, find_name(spool, name), lazily=lazily)
+
+
+def find_name(spool: SpoolFiles, name: str | None = None) -> str:
+    """The name of a run, as of `find_run`. Raises UnknownNameError."""
+    known = run_names(spool)
     if not known:
         raise UnknownNameError(f"{spool.path}: no runs yet; start one with `tea run WORKFLOW`")
     if name is None:
         return known[-1]
     wanted = os.path.basename(name.rstrip("/"))
-    found = [run for run in known if run.name == wanted] or [run for run in known if wanted in run.name]
+    found = [run for run in known if run == wanted] or [run for run in known if wanted in run]
     if len(found) == 1:
         return found[0]
     what = f"{len(found)} runs match '{name}'" if found else f"no run '{name}'"
-    some = ", ".join(run.name for run in (found or known)[-3:])
+    some = ", ".join((found or known)[-3:])
     raise UnknownNameError(
         f"{spool.path}: {what}; among them {some}" if found else f"{spool.path}: {what}; newest: {some}"
     )
@@ -204,7 +229,8 @@ def all_fanouts(run: RunFiles) -> Iterator[FanOutFiles]:
 def jobs_of(fanout: FanOutFiles) -> list[JobFiles]:
     """The jobs of a fan-out, in branch order."""
     try:
-        names = sorted(name for name in os.listdir(fanout.jobs) if is_name(name))
+        packed = listed(fanout.jobs)
+        names = sorted(name for name in (os.listdir(fanout.jobs) if packed is None else packed) if is_name(name))
     except FileNotFoundError:
         return []
     return [fanout.job(name) for name in names]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from spool.layout import TICKETS, FanOutFiles, JobFiles, is_name
+from spool.opened import listed
 from spool.publish import write_exclusive
 
 FINISHED = TICKETS[1:]
@@ -48,7 +49,11 @@ def settle(fanout: FanOutFiles, name: str, kind: str) -> bool:
 
 def kind_of(fanout: FanOutFiles, name: str) -> str | None:
     """The folder in which a job's ticket lies; None when it has none."""
-    return next((kind for kind in TICKETS if os.path.lexists(fanout.ticket(kind, name))), None)
+    for kind in TICKETS:
+        packed = listed(fanout.tickets(kind))
+        if (name in packed) if packed is not None else os.path.lexists(fanout.ticket(kind, name)):
+            return kind
+    return None
 
 
 def drop_stray(fanout: FanOutFiles, job: JobFiles) -> None:
@@ -63,8 +68,10 @@ def drop_stray(fanout: FanOutFiles, job: JobFiles) -> None:
 
 def names(fanout: FanOutFiles, kind: str) -> list[str]:
     """The jobs whose ticket lies in a folder, in no order. Names that are none of ours are passed over."""
+    packed = listed(fanout.tickets(kind))
     try:
-        return [name for name in os.listdir(fanout.tickets(kind)) if is_name(name)]
+        found = os.listdir(fanout.tickets(kind)) if packed is None else packed
+        return [name for name in found if is_name(name)]
     except FileNotFoundError:
         return []
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from spool.errors import AmbiguousNameError, UnknownNameError
 from spool.find import find_job, run_at, run_of
 from spool.layout import JobFiles, RunFiles, SpoolFiles
-from spool.run import find_run, find_spool, runs
+from spool.opened import must_not_be_packed
+from spool.run import find_run, find_spool, readable, run_names
 
 
 @dataclass(slots=True)
@@ -25,15 +26,19 @@ def chosen(spool: str, texts: Sequence[str], *, newest: bool = True) -> list[Cho
     """What is named, by run, in the order of naming; the newest run when nothing is, where `newest` allows that.
 
     A text that is a run's name, or the end of one, is that run; what fits a job is that job; what fits none may be
-    any other part of a run's name. Raises UnknownNameError for a text that is neither.
+    any other part of a run's name. Raises UnknownNameError for a text that is neither, PackedRunError for one that
+    can only be read.
     """
     if not texts:
         if not newest:
             raise UnknownNameError("name a RUN or a JOB; `tea spool list` names the jobs of the newest run")
-        return [Chosen(find_run(find_spool(spool)), whole=True)]
+        run = find_run(find_spool(spool), lazily=True)
+        must_not_be_packed(run)
+        return [Chosen(run, whole=True)]
     found: dict[str, Chosen] = {}
     for text in texts:
         run, job = _one(spool, text)
+        must_not_be_packed(run)
         one = found.setdefault(run.path, Chosen(run))
         if job is None:
             one.whole = True
@@ -45,7 +50,7 @@ def chosen(spool: str, texts: Sequence[str], *, newest: bool = True) -> list[Cho
 def _one(spool: str, text: str) -> tuple[RunFiles, JobFiles | None]:
     folder, name = run_at(spool, text)
     if name != text:  # the path of a run
-        return find_run(find_spool(folder), name), None
+        return find_run(find_spool(folder), name, lazily=True), None
     files = find_spool(folder) if os.path.exists(SpoolFiles(folder).spool) else None
     run = _run_ending_in(files, text)
     if run is not None:
@@ -63,14 +68,14 @@ def _run_ending_in(files: SpoolFiles | None, text: str) -> RunFiles | None:
     """The one run with this name, or that ends in it as `...-7f3a` ends in `7f3a`. A number is that of a job."""
     if files is None or "/" in text or (text.isdecimal() and len(text) < 4):
         return None
-    fits = [run for run in runs(files) if f"-{run.name}".endswith(f"-{text}")]
-    return fits[0] if len(fits) == 1 else None
+    fits = [name for name in run_names(files) if f"-{name}".endswith(f"-{text}")]
+    return readable(files, fits[0], lazily=True) if len(fits) == 1 else None
 
 
 def _run_of_part(files: SpoolFiles | None, text: str, no_job: UnknownNameError) -> RunFiles:
     if files is None or "/" in text or text.isdecimal():
         raise no_job
     try:
-        return find_run(files, text)
+        return find_run(files, text, lazily=True)
     except UnknownNameError as error:
         raise UnknownNameError(f"'{text}' is no job of any run, and as a run: {error}") from None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
 from typing import Any
 
 import click
@@ -14,6 +14,7 @@ from spool.explain import Explanation, explain
 from spool.facts import Facts, Try, facts_of
 from spool.find import job_at, spool_of
 from spool.layout import JobFiles
+from spool.opened import home, is_opened
 from tea.cli.complete import job_names
 from tea.cli.options import json_option, spool_hint, spool_option, spool_path
 from tools.text import columns
@@ -38,12 +39,24 @@ def command(job: str, spool: str | None, as_json: bool) -> int:
     files = job_at(spool_path(spool), job)
     facts = facts_of(files)
     found = explain(facts)
+    if is_opened(files.path):
+        found = replace(found, next=tuple(_unpacked_first(facts.run, found.next)))
     hint = spool_hint(spool_of(files.path).path)
     if as_json:
         click.echo(json.dumps(data(files, facts, found, hint), indent=2, ensure_ascii=False))
     else:
         click.echo("\n".join(lines(facts, found, hint)))
     return 0
+
+
+def _unpacked_first(run: str, commands: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """What may be typed where the run is packed: what changes it comes after unpacking it."""
+    reading = ("tea spool logs", "tea spool replay", "tea spool doctor")
+    changing = [one for one in commands if not one[0].startswith(reading)]
+    yield from (one for one in commands if one not in changing)
+    if changing:
+        yield f"tea spool unpack {run}", "make its folder again"
+        yield from changing
 
 
 def typed(found: Explanation, hint: str) -> list[tuple[str, str]]:
@@ -71,7 +84,7 @@ def data(job: JobFiles, facts: Facts, found: Explanation, hint: str) -> dict[str
     """The explanation for programs."""
     return {
         "job": facts.name,
-        "path": job.path,
+        "path": home(job.path),
         "run": facts.run,
         "run_state": facts.run_state,
         "state": found.state,

@@ -17,6 +17,7 @@ from spool import tickets
 from spool.find import in_run, run_at
 from spool.inspect import JobLine, fanouts_inside, job_line
 from spool.layout import TICKETS, FanOutFiles, RunFiles
+from spool.opened import home
 from spool.run import fanouts, find_run, find_spool
 from spool.worker import Observer
 from tea.cli.complete import run_names
@@ -118,7 +119,8 @@ def command(
     folder, name = run_at(spool_path(spool), run)
     files = find_spool(folder)
     names = quiet and not as_json and not as_csv and sort in (None, "job")
-    lines = jobs(find_run(files, name), Wanted(frozenset(states or STATES), names, **filters), Observer(files))
+    found = find_run(files, name, lazily=True)
+    lines = jobs(found, Wanted(frozenset(states or STATES), names, **filters), Observer(files))
     chosen = islice(sorted(lines, key=SORTS[sort]) if sort else lines, limit)
     if as_json:
         _print_json(chosen)
@@ -184,7 +186,7 @@ def data(line: JobLine) -> dict[str, Any]:
     """A job as JSON."""
     return {
         "job": in_run(line.job.path),
-        "path": line.job.path,
+        "path": home(line.job.path),
         "state": line.state,
         "outcome": line.outcome,
         "attempt": line.attempt,

@@ -14,6 +14,7 @@ import click
 from spool.find import fanout_of, in_run, job_at, spool_of
 from spool.inspect import read_quietly
 from spool.layout import JobFiles
+from spool.opened import home
 from spool.output import STREAMS, Output, Piece, attempts_of, chosen_attempt, follow, has_ended
 from spool.worker import Observer
 from tea.cli.complete import job_names
@@ -142,7 +143,7 @@ def data(job: JobFiles, number: int, streams: Iterable[str]) -> dict[str, Any]:
         printed[piece.stream] += piece.data
     return {
         "job": in_run(job.path),
-        "path": job.path,
+        "path": home(job.path),
         "attempt": number or None,
         "attempts": attempts_of(job),
         "ended": bool(number) and has_ended(job, number, Observer(spool_of(job.path))),

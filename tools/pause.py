@@ -13,6 +13,7 @@ from spool import inspect
 from spool.errors import SpoolError
 from spool.find import run_at, spool_of
 from spool.layout import RunFiles
+from spool.opened import must_not_be_packed
 from spool.pause import pause, paused
 from spool.run import find_run, find_spool
 from tea.cli.complete import run_names
@@ -58,11 +59,13 @@ def command(names: tuple[str, ...], spool: str | None, as_json: bool) -> int:
 
 
 def chosen(names: Sequence[str], spool: str | None) -> list[RunFiles]:
-    """The runs that are named; the newest when none is. Raises UnknownNameError."""
+    """The runs that are named; the newest when none is. Raises UnknownNameError, PackedRunError."""
     found = []
     for text in names or (None,):
         folder, name = run_at(spool_path(spool), text)
-        found.append(find_run(find_spool(folder), name))
+        run = find_run(find_spool(folder), name, lazily=True)
+        must_not_be_packed(run)
+        found.append(run)
     return list(dict.fromkeys(found))
 
 

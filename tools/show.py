@@ -15,6 +15,7 @@ from spool import inspect
 from spool.find import fanout_of, find_job, in_run, run_of, spool_of
 from spool.inspect import AttemptView, read_quietly
 from spool.layout import JobFiles, SpoolFiles
+from spool.opened import home, is_opened
 from spool.run import fanouts, find_spool
 from spool.tickets import counts
 from spool.worker import Observer
@@ -99,7 +100,7 @@ def lines(view: View) -> Iterator[str]:
     """The job for people."""
     record = view.record
     yield f"job       {in_run(view.job.path)}"
-    yield f"path      {view.job.path}"
+    yield f"path      {home(view.job.path)}"
     yield f"run       {run_of(view.job.path).name}"
     yield f"state     {state(view)}"
     ends = f"from {record.get('entry') or '?'} to {record.get('exit') or 'its end'}"
@@ -227,11 +228,13 @@ def _inside(job: JobFiles) -> list[str]:
 def _next(view: View) -> Iterator[str]:
     """What to type next."""
     commands = []
+    run, hint = run_of(view.job.path).name, spool_hint(spool_of(view.job.path).path)
+    if is_opened(view.job.path):
+        commands.append(f"tea spool unpack {run}{hint}")
     if os.path.exists(view.job.workflow) and not view.record.get("not_replayable"):
-        commands.append(f"tea run {view.job.workflow} --input {view.job.input} --no-spool")
+        commands.append(f"tea run {home(view.job.workflow)} --input {home(view.job.input)} --no-spool")
     if view.ticket == "failed":
-        hint = spool_hint(spool_of(view.job.path).path)
-        commands.append(f"tea resume {run_of(view.job.path).name} --retry-failed{hint}")
+        commands.append(f"tea resume {run} --retry-failed{hint}")
     yield from _section("next", commands)
 
 
@@ -243,7 +246,7 @@ def data(view: View) -> dict[str, Any]:
     newest = view.attempts[-1].number if view.attempts else 0
     return {
         "job": in_run(view.job.path),
-        "path": view.job.path,
+        "path": home(view.job.path),
         "run": run_of(view.job.path).name,
         "state": view.ticket or None,
         "record": dict(view.record),
@@ -271,4 +274,4 @@ def _attempt_data(one: AttemptView) -> dict[str, Any]:
 
 def _tail_data(path: str) -> dict[str, Any] | None:
     found = tail(path)
-    return None if found is None else {"path": path, "bytes": found[0], "tail": found[1]}
+    return None if found is None else {"path": home(path), "bytes": found[0], "tail": found[1]}

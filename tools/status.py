@@ -16,6 +16,7 @@ from spool.find import in_run, run_at
 from spool.hosts import HostView, hosts
 from spool.inspect import FanOutView, RunView, WorkerView
 from spool.layout import SpoolFiles
+from spool.opened import home, is_opened
 from spool.pause import paused
 from spool.run import find_run, find_spool
 from spool.worker import Observer
@@ -64,7 +65,7 @@ class Status:
     """One run, looked at again and again; remembers what is needed for a rate and for who lives."""
 
     def __init__(self, spool: SpoolFiles, name: str | None) -> None:
-        self.spool, self.run = spool, find_run(spool, name)
+        self.spool, self.run = spool, find_run(spool, name, lazily=True)
         self._observer = Observer(spool)
         self._before: dict[str, tuple[float, int]] = {}
         self.view: RunView
@@ -119,6 +120,8 @@ class Status:
             return f", driven by {view.coordinator or 'a process'}"
         if view.alive is None:
             return f"; whether {view.coordinator or 'its coordinator'} lives can't be told from here"
+        if is_opened(self.run.path):
+            return f"; packed in {self.spool.pack(self.run.name)}"
         return "; its coordinator is gone" if view.state == "stopped" else ""
 
     def _fanout_rows(self) -> list[list[str]]:
@@ -203,6 +206,8 @@ class Status:
         elif self.view.state in ("stopped", "interrupted", "failed"):
             commands.append(f"tea resume {self.run.name}{hint}")
         elif (self.view.failures or self.view.state == "cancelled") and not self.view.alive:
+            if is_opened(self.run.path):
+                commands.append(f"tea spool unpack {self.run.name}{hint}")
             commands.append(f"tea resume {self.run.name} --retry-failed{hint}")
         if commands:
             yield ""
@@ -215,7 +220,7 @@ class Status:
         view = self.view
         return {
             "run": self.run.name,
-            "path": self.run.path,
+            "path": home(self.run.path),
             "state": view.state,
             "paused": dict(self.paused) or None,
             "coordinator": view.coordinator or None,
@@ -238,7 +243,7 @@ class Status:
             ],
             "hosts": [_shown_host(host) for host in self.hosts],
             "failures": [
-                {"job": in_run(failure.job.path), "path": failure.job.path, **_shown_failure(failure.result)}
+                {"job": in_run(failure.job.path), "path": home(failure.job.path), **_shown_failure(failure.result)}
                 for failure in view.failures
             ],
         }

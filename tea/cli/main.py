@@ -26,6 +26,8 @@ SPOOL_COMMANDS = {
     "cancel": Entry("tools.cancel:command", "End a run, or some of its jobs."),
     "pause": Entry("tools.pause:command", "Start no further jobs of a run; what runs ends."),
     "unpause": Entry("tools.unpause:command", "Let a run go on that was paused."),
+    "pack": Entry("tools.pack:command", "Runs that have ended, each as one compressed file."),
+    "unpack": Entry("tools.unpack:command", "The folder of a run that was packed."),
     "gc": Entry("tools.gc:command", "Remove old runs and what dead workers left."),
     "report": Entry("tools.report:command", "One HTML page about a run: timeline, failures, all jobs."),
     "doctor": Entry("tools.doctor:command", "What is wrong with a spool or its folder, and how to mend it."),
