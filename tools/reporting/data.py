@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from spool import jsonio
+from spool.opened import home
 from tools.reporting import totals
 from tools.reporting.detail import Reader, Sizes
 from tools.reporting.record import Attempt, Job, Run
@@ -156,7 +157,7 @@ def as_json(report: Report) -> dict[str, Any]:
     run = report.run
     return {
         "run": run.files.name,
-        "path": run.files.path,
+        "path": home(run.files.path),
         "state": run.state,
         "coordinator": run.driver or None,
         "coordinator_alive": run.alive,
@@ -207,7 +208,7 @@ def _worker(one: totals.Worker) -> dict[str, Any]:
 def _job(job: Job, report: Report) -> dict[str, Any]:
     return {
         "job": job.name,
-        "path": job.path,
+        "path": home(job.path),
         "state": job.state,
         "seconds": job.seconds,
         "error_type": job.error_type or None,

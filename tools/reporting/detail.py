@@ -18,6 +18,7 @@ from spool.find import fanout_of
 from spool.inspect import read_quietly
 from spool.layout import JobFiles
 from spool.making import INLINE_BASE
+from spool.opened import home
 from spool.publish import read_bytes
 from tools.reporting.record import Attempt, Job
 from tools.reporting.text import head, visible
@@ -55,7 +56,7 @@ class Reader:
         files = JobFiles(job.path)
         record = read_quietly(files.job)
         told = {
-            "path": visible(job.path),
+            "path": visible(home(job.path)),
             "entry": record.get("entry"),
             "exit": record.get("exit"),
             "policy": record.get("policy") or None,
