@@ -22,7 +22,7 @@ from spool.worker import Observer
 from tea.cli.complete import job_names
 from tea.cli.options import json_option, spool_hint, spool_option, spool_path
 from tea.progress import duration
-from tools.text import clip, clock, shown, size
+from tools.text import clip, clock, columns, shown, size
 
 TAIL = 10
 """Lines of output that are shown."""
@@ -109,17 +109,23 @@ def lines(view: View) -> Iterator[str]:
         yield f"job.json  {record['$unreadable']}"
     if record.get("not_replayable"):
         yield f"replay    not from the record alone: {record['not_replayable']}"
-    yield from _section("input", _values(view.own))
-    if view.shared:
-        where = " (base.json)" if os.path.exists(view.job.base) else ""
-        yield f"  and, shared with its siblings{where}: {clip(', '.join(view.shared), 160)}"
-    yield from _section("attempts", [line for one in view.attempts for line in _attempt(one)])
+    yield from _section("input", [*_values(view.own), *_shared(view)])
+    own = f'"{view.job.path}/'  # its own files are known by their names
+    yield from _section("attempts", [line.replace(own, '"') for one in view.attempts for line in _attempt(one)])
     yield from _section("changed", _changes(view))
     for one in view.attempts[-1:]:
         yield from _output("stdout", view.job.stdout(one.number))
         yield from _output("stderr", view.job.stderr(one.number))
     yield from _section("fan-outs inside", _inside(view.job))
     yield from _next(view)
+
+
+def _shared(view: View) -> list[str]:
+    """The keys that a job has of the shared state."""
+    if not view.shared:
+        return []
+    where = " (base.json)" if os.path.exists(view.job.base) else ""
+    return [f"{'and, ' if view.own else ''}shared with its siblings{where}: {clip(', '.join(view.shared), 160)}"]
 
 
 def state(view: View) -> str:
@@ -227,15 +233,15 @@ def _inside(job: JobFiles) -> list[str]:
 
 def _next(view: View) -> Iterator[str]:
     """What to type next."""
-    commands = []
+    rows = []
     run, hint = run_of(view.job.path).name, spool_hint(spool_of(view.job.path).path)
     if is_opened(view.job.path):
-        commands.append(f"tea spool unpack {run}{hint}")
+        rows.append([f"tea spool unpack {run}{hint}", "to change it"])
     if os.path.exists(view.job.workflow) and not view.record.get("not_replayable"):
-        commands.append(f"tea run {home(view.job.workflow)} --input {home(view.job.input)} --no-spool")
+        rows.append([f"tea spool replay {run}/{in_run(view.job.path)}{hint}", "run it alone, apart from the record"])
     if view.ticket == "failed":
-        commands.append(f"tea resume {run} --retry-failed{hint}")
-    yield from _section("next", commands)
+        rows.append([f"tea resume {run} --retry-failed{hint}", "when its cause is removed: run again what failed"])
+    yield from _section("next", list(columns(rows, "ll")))
 
 
 # -- data -------------------------------------------------------------------------------------------------------
