@@ -1,4 +1,4 @@
-"""Removing what is over: old runs with their replays, and the folders of dead workers.
+"""Removing what is over: old runs with their packs and replays, and the folders of dead workers.
 
 A run is removed under its coordinator's lock, so nobody can take it up meanwhile, and is renamed first, so nobody
 sees half of it; what a crash leaves of that is removed the next time. A run that is driven, whose lock is held, or in
@@ -18,8 +18,12 @@ from spool.errors import SpoolError
 from spool.facts import run_state
 from spool.find import run_of
 from spool.inspect import WorkerView, read_quietly
-from spool.layout import REMOVED, RunFiles, SpoolFiles
-from spool.run import CoordinatorLock, runs
+from spool.layout import REMOVED, UNPACKING, RunFiles, SpoolFiles
+from spool.opened import is_packed
+from spool.pack import Pack
+from spool.packing import alone, remove_folder, remove_pack
+from spool.pause import paused
+from spool.run import CoordinatorLock, run_names
 from spool.worker import Observer, is_here
 
 OUTCOMES = ("done", "failed", "cancelled", "interrupted", "stopped")
@@ -48,11 +52,15 @@ class Size:
 
 @dataclass(slots=True)
 class OldRun:
-    """A run that may go. ended: seconds since the epoch. kept: why it stays in spite of that; None when it goes."""
+    """A run that may go. ended: seconds since the epoch. kept: why it stays in spite of that; None when it goes.
+
+    packed: whether it has no folder, only a pack.
+    """
 
     files: RunFiles
     state: str
     ended: float
+    packed: bool = False
     size: Size = field(default_factory=Size)
     kept: str | None = None
 
@@ -60,20 +68,39 @@ class OldRun:
 def old_runs(spool: SpoolFiles, wishes: Wishes, now: float | None = None) -> Iterator[OldRun]:
     """The runs that shall go, oldest first, and those that would but for being in use."""
     now = time.time() if now is None else now
-    known = runs(spool)
+    known = run_names(spool)
     busy = {run_of(one.running.job.path).path for one in inspect.workers(spool) if one.alive and one.running}
-    for run in known[: max(0, len(known) - wishes.keep)]:
-        one = OldRun(run, run_state(run), ended_at(run))
-        if now - one.ended < wishes.older_than:
+    for name in known[: max(0, len(known) - wishes.keep)]:
+        one = _packed(spool, name) if is_packed(spool, name) else _with_folder(spool.run(name), busy)
+        if now - one.ended < wishes.older_than or (one.kept is None and one.state not in wishes.outcomes):
             continue
-        if one.state in ("running", "unknown"):
-            one.kept = "a coordinator drives it" if one.state == "running" else "whether it is driven can't be told"
-        elif run.path in busy:
-            one.kept = "a worker is at one of its jobs"
-        elif one.state not in wishes.outcomes:
-            continue
-        one.size = size_of(run.path) + size_of(spool.replays_of(run.name)) if one.kept is None else Size()
+        if one.kept is None:
+            one.size = sum(map(size_of, (one.files.path, spool.pack(name), spool.replays_of(name))), Size())
         yield one
+
+
+def _with_folder(run: RunFiles, busy: Collection[str]) -> OldRun:
+    one = OldRun(run, run_state(run), ended_at(run))
+    if one.state in ("running", "unknown"):
+        one.kept = "a coordinator drives it" if one.state == "running" else "whether it is driven can't be told"
+    elif run.path in busy:
+        one.kept = "a worker is at one of its jobs"
+    elif one.state == "stopped" and (note := paused(run)):
+        one.kept = f"it is paused by {note['by']}"
+    return one
+
+
+def _packed(spool: SpoolFiles, name: str) -> OldRun:
+    """A run that has ended, or it would not be packed; what its pack says of it, without looking inside."""
+    run = spool.run(name)
+    try:
+        with Pack(spool.pack(name)) as pack:
+            record = pack.index["record"]
+            finished = record.get("finished")
+            ended = float(finished) if isinstance(finished, int | float) else os.stat(pack.path).st_mtime
+            return OldRun(run, str(record.get("outcome")), ended, packed=True)
+    except (SpoolError, OSError) as error:
+        return OldRun(run, "unknown", 0.0, packed=True, kept=str(error))
 
 
 def ended_at(run: RunFiles) -> float:
@@ -91,8 +118,10 @@ def ended_at(run: RunFiles) -> float:
 
 
 def size_of(path: str) -> Size:
-    """What is in a folder; nothing when there is none."""
+    """What is in a folder, or what a file has; nothing when there is none."""
     size, seen = Size(), set()
+    if os.path.isfile(path):
+        return Size(1, os.lstat(path).st_size)
     for folder, _, names in os.walk(path):
         for name in names:
             try:
@@ -107,27 +136,35 @@ def size_of(path: str) -> Size:
 
 
 def remove_run(spool: SpoolFiles, one: OldRun) -> None:
-    """Remove a run and its replays; `kept` says why when it could not be. Raises OSError when the disk refuses."""
+    """Remove a run, its pack and its replays; `kept` says why when it could not be.
+
+    Raises OSError when the disk refuses.
+    """
+    if one.packed and not os.path.lexists(one.files.path):
+        return _remove_rest(spool, one.files.name)
     try:
         lock = CoordinatorLock(one.files)
     except SpoolError as error:  # somebody took it up since we looked
         one.kept = str(error)
-        return
+        return None
     try:
-        aside = spool.removed(one.files.name)
-        os.rename(one.files.path, aside)
-        shutil.rmtree(aside)
-        shutil.rmtree(spool.replays_of(one.files.name), ignore_errors=True)
+        with alone(spool):
+            remove_folder(spool, one.files)
+        _remove_rest(spool, one.files.name)
     finally:
         lock.release()
 
 
-def leftovers(spool: SpoolFiles) -> list[str]:
-    """What an earlier removal that was killed has left."""
-    try:
-        return [f"{spool.runs}/{name}" for name in os.listdir(spool.runs) if REMOVED.fullmatch(name)]
-    except FileNotFoundError:
-        return []
+def _remove_rest(spool: SpoolFiles, name: str) -> None:
+    remove_pack(spool, name)
+    shutil.rmtree(spool.replays_of(name), ignore_errors=True)
+
+
+def clear_up(spool: SpoolFiles) -> None:
+    """Remove what earlier calls that were killed have left: half-removed and half-made runs and packs."""
+    if any(REMOVED.fullmatch(name) or UNPACKING.fullmatch(name) for name in os.listdir(spool.runs)):
+        with alone(spool):
+            pass
 
 
 def dead_workers(spool: SpoolFiles) -> list[tuple[WorkerView, Size]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,8 +14,8 @@ from spool.gc import (
     Size,
     Wishes,
     bury,
+    clear_up,
     dead_workers,
-    leftovers,
     old_runs,
     remove_run,
 )
@@ -28,8 +27,8 @@ from tea.cli.options import json_option, spool_option, spool_path
 from tools.spans import seconds
 from tools.text import ago, columns, size
 
-HELP = """Remove runs that ended some time ago, with their replays, and the folders of workers that were killed.
-Without --yes nothing is removed: it says what would be.
+HELP = """Remove runs that ended some time ago, packed or not, with their replays, and the folders of workers that
+were killed. Without --yes nothing is removed: it says what would be.
 
 \b
   tea spool gc
@@ -37,7 +36,7 @@ Without --yes nothing is removed: it says what would be.
   tea spool gc --keep 10 --outcome done --yes
   tea spool gc --older-than 0s --outcome failed --json
 
-A run that is driven, whose lock is held, or in which a worker is at a job stays.
+A run that is driven, whose lock is held, that is paused, or in which a worker is at a job stays.
 """
 
 
@@ -57,9 +56,8 @@ def command(
     age = older_than if older_than is not None else Wishes().older_than if keep is None else 0.0
     found = list(old_runs(files, Wishes(age, keep or 0, outcomes or OUTCOMES)))
     dead = dead_workers(files)
-    rest = leftovers(files)
     if not dry:
-        _remove(files, found, dead, rest)
+        _remove(files, found, dead)
     if as_json:
         click.echo(json.dumps(data(found, dead, dry), indent=2))
     else:
@@ -67,15 +65,14 @@ def command(
     return 0
 
 
-def _remove(files: SpoolFiles, found: list[OldRun], dead: list[tuple[WorkerView, Size]], rest: list[str]) -> None:
+def _remove(files: SpoolFiles, found: list[OldRun], dead: list[tuple[WorkerView, Size]]) -> None:
     observer = Observer(files)
     for worker, _ in dead:  # first: what their jobs had printed may belong to runs that stay
         bury(files, worker, observer)
     for one in found:
         if one.kept is None:
             remove_run(files, one)
-    for path in rest:
-        shutil.rmtree(path, ignore_errors=True)
+    clear_up(files)
 
 
 def _total(found: list[OldRun], dead: list[tuple[WorkerView, Size]]) -> Size:
@@ -86,7 +83,7 @@ def lines(found: list[OldRun], dead: list[tuple[WorkerView, Size]], dry: bool) -
     """What was removed, or would be."""
     going = [one for one in found if one.kept is None]
     rows = [
-        [one.files.name, one.state, ago(one.ended), f"{one.size.files:,} files", size(one.size.bytes)]
+        [one.files.name, _state(one), ago(one.ended), f"{one.size.files:,} files", size(one.size.bytes)]
         for one in going
     ]
     yield from columns(rows, "lllrr")
@@ -103,6 +100,10 @@ def lines(found: list[OldRun], dead: list[tuple[WorkerView, Size]], dry: bool) -
         yield f"removed {told}"
 
 
+def _state(one: OldRun) -> str:
+    return f"{one.state}, packed" if one.packed else one.state
+
+
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
@@ -116,6 +117,7 @@ def data(found: list[OldRun], dead: list[tuple[WorkerView, Size]], dry: bool) ->
             {
                 "run": one.files.name,
                 "state": one.state,
+                "packed": one.packed,
                 "ended": one.ended,
                 "files": one.size.files,
                 "bytes": one.size.bytes,

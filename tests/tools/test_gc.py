@@ -145,6 +145,52 @@ def test_what_a_killed_removal_left(here: Path) -> None:
     assert runs(here) == []
 
 
+def test_packed_runs_go_like_others(here: Path) -> None:
+    run(here)
+    run(here)
+    first, second = runs(here)
+    make_older(here, first, 8)
+    verb(here, "pack", first, second)
+    packs = here / ".tea" / "spool" / "packed"
+    (found,) = gc(here)["runs"]
+    assert (found["run"], found["state"], found["packed"], found["files"]) == (first, "done", True, 1)
+    assert found["bytes"] == (packs / f"{first}.zip").stat().st_size
+    assert "done, packed" in text(here, "gc")
+    assert gc(here, "--older-than", "0", "--outcome", "failed")["runs"] == []
+    assert [one["run"] for one in gc(here, "--keep", "1", "--yes")["runs"]] == [first]
+    assert [path.name for path in packs.glob("*.zip")] == [f"{second}.zip"]
+    (packs / f"{second}.zip").write_bytes(b"PK")
+    found = gc(here, "--older-than", "0", "--yes")
+    assert found["runs"] == []
+    assert "no packed run" in found["kept"][0]["why"]
+    assert (packs / f"{second}.zip").exists()
+
+
+def test_a_run_and_its_pack_go_together(here: Path) -> None:
+    run(here)
+    verb(here, "pack", "--keep")
+    gc(here, "--older-than", "0", "--yes")
+    assert runs(here) == list((here / ".tea" / "spool" / "packed").glob("*.zip")) == []
+
+
+def test_what_a_killed_unpacking_left(here: Path) -> None:
+    run(here)
+    (here / ".tea" / "spool" / "runs" / ".unpacking-x").mkdir()
+    verb(here, "gc")
+    assert len(runs(here)) == 2
+    verb(here, "gc", "--yes")
+    assert len(runs(here)) == 1
+
+
+def test_a_paused_run_stays(here: Path, start_tea: Start) -> None:
+    process = start(here, start_tea)
+    verb(here, "pause")
+    process.kill()
+    process.wait(30)
+    wait_until(lambda: not any(one["alive"] for one in read(here, "status")["workers"]))
+    assert gc(here, "--older-than", "0", "--yes")["kept"][0]["why"].startswith("it is paused by ")
+
+
 @pytest.mark.parametrize("age", ["soon", "7 days", "-1d"])
 def test_an_age_that_is_none(here: Path, age: str) -> None:
     run(here)
