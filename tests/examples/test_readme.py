@@ -1,56 +1,86 @@
-"""The quick start of the README, as a newcomer would follow it: what it shows is what happens."""
+"""The quick start of the README, as a newcomer would follow it: its commands in order, and what they show."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import docs, support
-from tests.support import ROOT
+from tests import docs
+from tests.support import ROOT, clean_env
 
 README = ROOT / "README.md"
-BLOCKS = list(docs.blocks(README))
-WORKFLOW = next(block.text for block in BLOCKS if block.language == "yaml")
+
+
+def quick_start() -> Iterator[docs.Block]:
+    """The blocks of the chapter."""
+    lines = README.read_text().splitlines()
+    first = lines.index("## Quick start")
+    last = next(number for number in range(first + 1, len(lines)) if lines[number].startswith("## "))
+    return (block for block in docs.blocks(README) if first < block.line < last)
+
+
+def typed(block: docs.Block) -> Iterator[tuple[str, str | None]]:
+    """The commands of a block, each with what is shown below it; None where nothing is shown."""
+    if block.language == "sh":
+        yield from ((line, None) for line in block.text.splitlines())
+        return
+    for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+        command, _, output = part.partition("\n")
+        yield command, output
+
+
+def without_accidents(text: str) -> str:
+    """Seconds, times, the name of the run, who ran it and where are others each time."""
+    text = re.sub(r"\d+\.\d s", "S s", text)
+    text = re.sub(r"\d{8}-\d{6}-quick-start-[0-9a-f]{4}", "RUN", text)
+    text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", text)
+    text = re.sub(r"\S+@\S+:\d+:[0-9a-f]{12}", "CLAIMANT", text)
+    return re.sub(r"/\S*/\.tea/", "/.tea/", text)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "workflow.yaml").write_text(WORKFLOW)
-    return tmp_path
-
-
-def shown(command: str) -> str:
-    """What the README shows below a command."""
-    text = next(block.text for block in BLOCKS if block.text.startswith(f"$ {command}\n"))
-    return text.partition("\n")[2]
-
-
-def without_accidents(text: str) -> str:
-    """Seconds, and the name of the run, are others each time."""
-    text = re.sub(r"\d+\.\d s", "S s", text)
-    return re.sub(r"\d{8}-\d{6}-quick-start-[0-9a-f]{4}", "RUN", text)
+    """A newcomer's folder, with `tea` on the way to programs."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "tea"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m tea "$@"\n')
+    program.chmod(0o755)
+    (tmp_path / "here").mkdir()
+    return tmp_path / "here"
 
 
 def test_quick_start(folder: Path) -> None:
-    first = support.tea_cmd("run", "workflow.yaml", cwd=folder)
-    assert without_accidents(first.stderr + first.stdout) == without_accidents(shown("tea run workflow.yaml"))
-    for words in (["status"], ["list", "--state", "failed"], ["show", "limit"]):
-        told = support.tea_cmd("spool", *words, cwd=folder)
-        assert told.returncode == 0, told.stderr
-        assert "FileNotFoundError" in told.stdout
-    (job,) = folder.glob(".tea/spool/runs/*/fanouts/001-load/jobs/0002-limit")
-    listed = next(block.text for block in BLOCKS if block.text.startswith("$ ls ")).splitlines()[1]
-    assert sorted(path.name for path in job.iterdir()) == sorted(listed.split())
-    replay(folder, job)
-    again = support.tea_cmd("resume", "--retry-failed", cwd=folder)
-    assert without_accidents(again.stderr + again.stdout) == without_accidents(shown("tea resume --retry-failed"))
-
-
-def replay(folder: Path, job: Path) -> None:
-    """One branch alone, in its directory: it fails like there. Then the cause is removed."""
-    alone = support.tea_cmd("run", "workflow.yaml", "--input", "input.json", "--no-spool", cwd=job)
-    assert alone.returncode == 1
-    assert "FileNotFoundError" in alone.stderr
-    (folder / "limit.txt").write_text("42\n")
+    path = f"{folder.parent / 'bin'}:{clean_env()['PATH']}"
+    env = clean_env({"PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "120", "LC_ALL": "C"})
+    commands = []
+    for block in quick_start():
+        if block.language == "yaml":
+            (folder / "workflow.yaml").write_text(block.text)
+            continue
+        for command, output in typed(block):
+            done = subprocess.run(
+                ["sh", "-c", command],
+                cwd=folder,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+            assert done.returncode == 0, (command, done.stdout)
+            if output is not None:
+                assert without_accidents(done.stdout) == without_accidents(output), command
+            commands.append(command)
+    assert commands[1:5] == [
+        "tea spool show limit",
+        "echo 42 > limit.txt",
+        "tea spool replay limit",
+        "tea resume --retry-failed",
+    ]
