@@ -34,6 +34,13 @@ def restored(here: Path) -> set[str]:
     return {path.name for path in Path("/tmp").glob("tea-opened-*")}
 
 
+def report(here: Path) -> list[str]:
+    """The page about the run, without the line that says when it was made."""
+    lines = text(here, "report", "--output", "-").splitlines()
+    assert len(lines) > 100
+    return [line for line in lines if "Made by tea" not in line]
+
+
 READING = (
     ("status", "--json"),
     ("list", "--json"),
@@ -51,6 +58,7 @@ def test_it_is_read_as_before(here: Path, name: str) -> None:
         return [text(here, *arguments) for arguments in READING]
 
     before, left = told(), restored(here)
+    page = report(here)
     assert f"tea spool unpack {name}" in text(here, "pack")
     assert not (here / ".tea" / "spool" / "runs" / name).exists()
     after = told()
@@ -60,6 +68,7 @@ def test_it_is_read_as_before(here: Path, name: str) -> None:
         assert json.loads(after[0])[changing] == json.loads(before[0])[changing]
     assert json.loads(after[0])["fanouts"] == json.loads(before[0])["fanouts"]
     assert json.loads(after[0])["failures"] == json.loads(before[0])["failures"]
+    assert report(here) == page
     assert restored(here) <= left, "what was restored is gone"
 
 

@@ -23,6 +23,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from spool import jsonio
+from spool.opened import home
 from tea.version import __version__
 from tools.reporting import totals
 from tools.reporting.bars import bars
@@ -52,6 +53,7 @@ def page(report: Report) -> bytes:
     text: str = _template().render(
         report=report,
         run=run,
+        place=home(run.files.path),
         limits=report.limits,
         version=__version__,
         zone=time.strftime("%Z"),
