@@ -93,8 +93,9 @@ class Batches(Feeder):
         for one in self._rounds:
             one.close()
         for one in self._rounds:
-            if not failed:
+            if not failed and not self._batches:
                 one.wait(10.0)  # it writes its log, and removes from the hosts what it has brought there
+            self.late = max(self.late, 0.0 if one.over else 2.0)
             one.end()
         super().stop(failed=failed)
         self._desk.close()

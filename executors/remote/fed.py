@@ -42,6 +42,9 @@ BEAT = 5.0
 """Seconds between two signs of life."""
 
 TICK = 0.05
+LATE = 3.0
+"""Seconds in which something may still come after a session that was cut."""
+
 INNER = "parallel_results"
 """Where a fan-in finds the results of its branches."""
 
@@ -91,6 +94,7 @@ class _Fed:
         self._count = 1
         self._name = ""
         self._intake: Intake | None = None
+        self._late = LATE
         self.fanout: FanOutFiles
         self.slots: Slots
 
@@ -104,7 +108,7 @@ class _Fed:
         finally:
             self._over.set()
             if self._intake is not None:
-                self._intake.close()
+                self._intake.close(self._late)
 
     def _reason(self, error: Exception) -> dict[str, str]:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -262,7 +266,10 @@ class _Fed:
                 frame = self._inbox.get_nowait()
             except queue.Empty:
                 break
-            if frame is None or frame.op == "stop":
+            if frame is None:
+                return False
+            if frame.op == "stop":
+                self._late = float(frame.header["late"])
                 return False
             if frame.op == "job":
                 self._make(frame)
@@ -372,8 +379,9 @@ class _Fed:
         parts = [jsonio.dumps(_as_json(result)), _log(job.stdout(attempt)), _log(job.stderr(attempt))]
         header = {"op": "result", "job": name, "delivery": delivery, "sizes": [len(part) for part in parts]}
         header["host"] = host_name()
-        if self._intake is None or not self._intake.result(name, header, b"".join(parts)):
+        if not (result["success"] and self._intake and self._intake.result(name, header, b"".join(parts))):
             self._say(header, b"".join(parts))
+            self._done_with(name)
         if not self.folder.keep:
             self._remove(job)
 

@@ -50,6 +50,9 @@ class Feeder(Execution):
     programs: tuple[str, ...] = ()
     """What must be installed on every host, besides Python."""
 
+    late = 0.0
+    """Seconds after the end in which logins that were cut may still bring something to a host."""
+
     transit: str | None = None
     """Under which name the folder of a host's session is found, for jobs that come in batches."""
 
@@ -145,7 +148,7 @@ class Feeder(Execution):
     def stop(self, *, failed: bool) -> None:
         self._closing = True
         for link in self.links:
-            link.close(self.board.grace if not failed else 0.0)
+            link.close(self.board.grace if not failed else 0.0, self.late)
         if self._started:
             for link in self.links:
                 link.join()

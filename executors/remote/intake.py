@@ -7,7 +7,8 @@
     GNU Parallel   <-- 0007.result ---
 
 When nobody fetches the file, as its courier has gone or the coordinator says that it did not come, what is in it goes
-over the session, and so does what comes later: no job is done again because of that.
+over the session, and so does what comes later: no job is done again because of that. Results do not wait long for
+others of their batch either, and failures not at all: what follows from one must not be late.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import re
 import socket
 import stat
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,18 +27,24 @@ from executors.remote.folder import Refused
 from executors.remote.frames import Frame, FrameReader, FrameWriter
 from executors.remote.transit import Transit
 
+PATIENCE = 5.0
+"""Seconds that a result waits for the other jobs of its batch."""
+
 _ORDER = re.compile(r"([0-9]+)\.batch \1\.result\n")
 
 
 @dataclass(slots=True)
 class Batch:
-    """One batch. left: its jobs that have no result yet."""
+    """One batch. left: its jobs that have no result yet. since: when the first result in its file was written, on the
+    monotonic clock.
+    """
 
     name: str
     courier: socket.socket
     left: set[str] = field(default_factory=set)
     results: FrameWriter | None = None
     fd: int = -1
+    since: float | None = None
 
     def close(self) -> None:
         self.courier.close()
@@ -67,11 +75,12 @@ class Intake:
         """What to wait on: something comes, or a courier goes."""
         return [self._socket, *(batch.courier for batch in self._batches.values())]
 
-    def close(self) -> None:
+    def close(self, late: float) -> None:
+        """The session is over. late: see `Transit.leave`."""
         self._socket.close()
         for batch in [*self._batches.values(), *self._finished.values()]:
             batch.close()
-        self._transit.leave()
+        self._transit.leave(late)
 
     # -- couriers -----------------------------------------------------------------------------------------------
 
@@ -93,7 +102,7 @@ class Intake:
                 yield order[1]
 
     def look(self) -> None:
-        """Take over from couriers that have gone."""
+        """Take over from couriers that have gone, and send what has waited long enough."""
         for batch in list(self._batches.values()):
             try:
                 left = batch.courier.recv(16) == b""
@@ -103,6 +112,8 @@ class Intake:
                 left = True
             if left:
                 self.resend(batch.name)
+            elif batch.since is not None and time.monotonic() - batch.since > PATIENCE:
+                self._send(batch)
 
     # -- jobs and results ---------------------------------------------------------------------------------------
 
@@ -143,6 +154,7 @@ class Intake:
         if batch is None or batch.results is None:
             return False
         batch.results.write(header, payload)
+        batch.since = batch.since or time.monotonic()
         self.drop(job)
         return True
 
@@ -177,10 +189,18 @@ class Intake:
             return
         for job in batch.left:
             self._of.pop(job, None)
-        if batch.fd >= 0:
-            os.lseek(batch.fd, 0, os.SEEK_SET)
-            reader = FrameReader(batch.fd)
-            while (frame := reader.read(None)) is not None:
-                if frame.op == "result":
-                    self._say(*frame)
+        self._send(batch)
         batch.close()
+
+    def _send(self, batch: Batch) -> None:
+        """Send the results in a batch's file over the session instead."""
+        if batch.since is None:
+            return
+        os.lseek(batch.fd, 0, os.SEEK_SET)
+        reader = FrameReader(batch.fd)
+        while (frame := reader.read(None)) is not None:
+            if frame.op == "result":
+                self._say(*frame)
+        os.lseek(batch.fd, 0, os.SEEK_SET)
+        os.ftruncate(batch.fd, 0)
+        batch.since = None

@@ -95,11 +95,13 @@ class Link:
         if session is not None:
             session.send(frame)
 
-    def close(self, grace: float) -> None:
-        """Begin to end: the worker on the host has `grace` seconds for its jobs, and some more to clean up."""
-        self._grace = grace + 5.0
+    def close(self, grace: float, late: float = 0.0) -> None:
+        """Begin to end: the worker on the host has `grace` seconds for its jobs, and some more to clean up, also what
+        comes `late`.
+        """
+        self._grace = grace + late + 5.0
         self._closing.set()
-        self.send(Frame({"op": "stop"}))
+        self.send(Frame({"op": "stop", "late": late}))
         connecting = self._connecting
         if connecting is not None:
             connecting.kill()

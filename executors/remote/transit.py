@@ -19,6 +19,7 @@ import os
 import shutil
 import stat
 import sys
+import time
 
 from executors.remote.courier import door
 
@@ -41,11 +42,16 @@ class Transit:
     def file(self, name: str) -> str:
         return f"{self.path}/{name}"
 
-    def leave(self) -> None:
+    def leave(self, late: float) -> None:
+        """The session is over. late: seconds in which logins that were cut may still begin what they were told."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.door)
         os.close(self._lock)
+        deadline = time.monotonic() + late
         remove_unused(self.path)
+        while time.monotonic() < deadline:
+            time.sleep(0.1)
+            remove_unused(self.path)
 
 
 def _enter(path: str) -> int:
@@ -69,7 +75,11 @@ def _enter(path: str) -> int:
 def remove_unused(path: str) -> None:
     """Remove the folder when no session holds it any more."""
     with contextlib.suppress(OSError):
-        lock = os.open(f"{path}/lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            lock = os.open(f"{path}/lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:  # made anew by a login that came late
+            shutil.rmtree(path, ignore_errors=True)
+            return
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(path, ignore_errors=True)
