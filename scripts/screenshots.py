@@ -1,18 +1,18 @@
 """Make the pictures of the documentation anew: `python scripts/screenshots.py` writes docs/images/.
 
 Runs a workflow on three hosts, with failures, retries, timeouts and a host that dies, and takes pictures of its
-report in a real browser and of what the terminal shows. The hosts are this machine under other names (`unshare
---uts`, so it has to be run by root); everything else is real.
+report in a real browser and of what the terminal shows. The hosts are this machine under other names, and the folder
+of the run is one that only this program sees (`unshare`, so it has to be run by root); everything else is real.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,11 +27,14 @@ from tests.support import wait_until  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
 
+FOLDER = Path("/srv/survey")
+"""Where the run is, on a file system that is gone when this program ends."""
+
 WORKFLOW = """\
 name: survey
 description: Count the trees on aerial photographs.
 settings:
-  spool: {dir: spool, lease_duration: 2}
+  spool: {lease_duration: 2}
   parallel: {strategy: workers, timeout_seconds: 1.2, retry: {max_retries: 2, base_delay: 0.1}}
 nodes:
   - name: list_photos
@@ -87,14 +90,16 @@ def on(host: str, *words: str, **options: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen(argv, env=ENVIRONMENT, start_new_session=True, **options)  # type: ignore[call-overload, no-any-return]
 
 
-def run_demo(folder: Path) -> None:
+def run_demo() -> None:
     """Run the workflow; one host dies in the middle."""
-    (folder / "survey.yaml").write_text(WORKFLOW)
-    quiet = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    FOLDER.mkdir(mode=0o700)
+    (FOLDER / "survey.yaml").write_text(WORKFLOW)
+    jobs = ".tea/spool/runs/*/fanouts/*"
+    quiet = {"cwd": FOLDER, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     driver = on("birch", "run", "survey.yaml", "--progress", "none", **quiet)
-    wait_until(lambda: any(folder.glob("spool/runs/*/fanouts/*/todo/*")), what="jobs")
-    workers = [on(host, "worker", "spool", "--slots", str(n), "--follow", **quiet) for host, n in HOSTS.items()]
-    wait_until(lambda: len(list(folder.glob("spool/runs/*/fanouts/*/done/*"))) > 200, what="200 jobs to end")
+    wait_until(lambda: any(FOLDER.glob(f"{jobs}/todo/*")), what="jobs")
+    workers = [on(host, "worker", "--slots", str(n), "--follow", **quiet) for host, n in HOSTS.items()]
+    wait_until(lambda: len(list(FOLDER.glob(f"{jobs}/done/*"))) > 200, what="200 jobs to end")
     os.killpg(workers[-1].pid, signal.SIGKILL)
     driver.wait(timeout=300)
     for worker in workers:
@@ -103,9 +108,9 @@ def run_demo(folder: Path) -> None:
         worker.wait(timeout=60)
 
 
-def tea(folder: Path, *words: str) -> str:
+def tea(*words: str) -> str:
     """What `tea` prints."""
-    done = on("birch", *words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    done = on("birch", *words, cwd=FOLDER, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     out, err = done.communicate(timeout=120)
     if done.returncode:
         raise SystemExit(f"tea {' '.join(words)}: {err.decode()}")
@@ -114,12 +119,12 @@ def tea(folder: Path, *words: str) -> str:
 
 def terminal(path: Path, command: str, text: str) -> None:
     """A picture of a terminal."""
-    console = Console(width=118, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console = Console(width=124, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     console.print(Text(f"$ {command}\n", style="bold"), Text(text.rstrip()), soft_wrap=False, sep="")
     path.write_text(console.export_svg(title=command, clear=False))
 
 
-def smaller(path: Path, colours: int = 128) -> None:
+def smaller(path: Path, colours: int = 255) -> None:
     """Fewer colours: a picture of text needs no more."""
     picture = Image.open(path).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
     picture.save(path, optimize=True)
@@ -127,16 +132,16 @@ def smaller(path: Path, colours: int = 128) -> None:
 
 def pictures(browser: Browser, report: Path) -> None:
     """The report, light and dark, on a screen and on a phone."""
-    page = browser.page(report, 1280, 860)
+    page = browser.page(report, 1280, 1190)
     page.picture(IMAGES / "report.png")
+    page.look(1280, 860)
     show(page, "#timeline", "report-timeline.png")
     show(page, "#failures", "report-failures.png")
     page.close()
 
     page = browser.page(report, 1280, 860, dark=True)
-    page.js("location.hash = 'jobs'")
     page.click("#filters [value=failed]")
-    page.picture(IMAGES / "report-jobs.png")
+    show(page, "#jobs", "report-jobs.png")
     page.click("#table tbody tr:nth-child(2) a")
     page.picture(IMAGES / "report-job.png")
     page.close()
@@ -148,31 +153,31 @@ def pictures(browser: Browser, report: Path) -> None:
 
 def show(page: Page, selector: str, name: str) -> None:
     page.js(f"document.querySelector('{selector}').scrollIntoView(); scrollBy(0, 8)")
+    page.call("Input.dispatchMouseEvent", type="mouseMoved", x=1, y=1)
     page.picture(IMAGES / name)
 
 
 def main() -> None:
     path = program()
     if path is None or os.geteuid() != 0:
-        raise SystemExit("needs Chromium, and root (for `unshare --uts`)")
+        raise SystemExit("needs Chromium, and root (for `unshare`)")
+    if "--inside" not in sys.argv:
+        os.execvp("unshare", ["unshare", "--mount", sys.executable, __file__, "--inside"])
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(FOLDER.parent)], check=True)
     IMAGES.mkdir(exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="tea-pictures-")) / "survey"
-    folder.mkdir(mode=0o700)
-    try:
-        run_demo(folder)
-        tea(folder, "spool", "report", "--spool", "spool")
-        with Browser(path) as browser:
-            pictures(browser, folder / "report.html")
-        for name in IMAGES.glob("report*.png"):
-            smaller(name)
-        for verb in ("status", "explain 20", "show 20"):
-            words = ["spool", *verb.split()]
-            text = tea(folder, *words, "--spool", "spool")
-            terminal(IMAGES / f"{verb.split()[0]}.svg", f"tea spool {verb}", text)
-    finally:
-        if keep := os.environ.get("KEEP"):
-            shutil.copytree(folder, keep, symlinks=True, dirs_exist_ok=True)
-        shutil.rmtree(folder.parent)
+    run_demo()
+    tea("spool", "report")
+    with Browser(path) as browser:
+        pictures(browser, FOLDER / "report.html")
+    for name in IMAGES.glob("report*.png"):
+        smaller(name)
+    jobs = json.loads(tea("spool", "report", "--json"))["jobs"]
+    lost = next(job["job"] for job in jobs if any(one["outcome"] == "lost" for one in job["attempts"]))
+    for verb, *words in (["status"], ["explain", lost]):
+        command = ["spool", verb, *words]
+        terminal(IMAGES / f"{verb}.svg", " ".join(["tea", *command]), tea(*command))
+    if keep := os.environ.get("KEEP"):
+        shutil.copytree(FOLDER, keep, symlinks=True, dirs_exist_ok=True)
 
 
 if __name__ == "__main__":

@@ -216,7 +216,9 @@ def look_at_run(spool: SpoolFiles, run: RunFiles, failures: int = 5, observer: O
     view = RunView(run, read_quietly(run.run), coordinator(run), is_driven(run))
     inside = f"{run.path}/"
     now = [one for worker in workers(spool, observer) if worker.alive for one in worker.attempts]
-    view.running = [running for running in now if running.job.path.startswith(inside)]
+    # A job that has a result runs no more, though a worker of another host may still seem to be at it.
+    mine = (running for running in now if running.job.path.startswith(inside))
+    view.running = [running for running in mine if not os.path.lexists(running.job.accepted)]
     groups: dict[str, FanOutView] = {}
     deadline = time.monotonic() + NESTED_BUDGET
     pending = fanouts(run.fanouts)
@@ -358,13 +360,14 @@ def attempts(job: JobFiles, observer: Observer) -> list[AttemptView]:
     """The attempts of a job, oldest first. Raises FileNotFoundError when the job is gone."""
     fetch(job)
     numbers = sorted(int(match[1]) for name in os.listdir(job.path) if (match := CLAIM.fullmatch(name)))
-    return [_attempt(job, number, observer) for number in numbers]
+    # Who was followed by another attempt was found dead, whatever a host that is far away seems to do.
+    return [_attempt(job, number, observer, number == numbers[-1]) for number in numbers]
 
 
-def _attempt(job: JobFiles, number: int, observer: Observer) -> AttemptView:
+def _attempt(job: JobFiles, number: int, observer: Observer, may_live: bool = True) -> AttemptView:
     result = read_quietly(job.result(number))
     claimant = claimed_by(job, number) or ""
-    alive = None if result else observer.is_alive(claimant)
+    alive = None if result else may_live and observer.is_alive(claimant)
     return AttemptView(number, claimant, _claimed_at(job, number), result, alive, read_quietly(job.retry(number)))
 
 

@@ -235,6 +235,9 @@ def test_who_was_followed_is_lost_even_if_its_host_seems_to_live(here: Path) -> 
     (worker / "worker.json").write_text(json.dumps({"host": "elsewhere", "pid": 7, "boot_id": "b", "lease": 30}))
     (one, other) = read(here, "report")["jobs"][0]["attempts"]
     assert (one["outcome"], one["worker"]) == ("lost", "elsewhere:7")
+    fanout = path.parent.parent
+    (worker / "now").write_text(f"{fanout} {path.name} 1 1.0 0.0")
+    assert read(here, "status")["running"] == []
     assert (other["outcome"], other["number"]) == ("succeeded", 2)
 
 
@@ -270,7 +273,7 @@ def test_fan_outs_inside_branches_and_after_each_other(tmp_path: Path) -> None:
     found = read(tmp_path, "report")
     assert [(one["name"], sum(one["counts"].values())) for one in found["fanouts"]] == [
         ("001-start", 2),
-        ("002-merge", 2) if found["fanouts"][1]["name"] == "002-merge" else ("002-again", 2),
+        ("002-again", 2),
         ("001-start/*/001-right", 3),
     ]
     assert found["counts"]["failed"] == 1

@@ -42,13 +42,15 @@ function span(milliseconds) {
   return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
 }
 
+const DATED = data.end > 20 * 3600e3;
+
 // The time of day at so many milliseconds after the run began; with the date where the run is long.
 function clock(milliseconds, fine = false) {
   const at = new Date(data.begin * 1000 + milliseconds);
   const two = (value, width = 2) => String(value).padStart(width, '0');
   let text = `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
   if (fine) text += `.${two(at.getMilliseconds(), 3)}`;
-  return data.end > 20 * 3600e3 ? `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${text}` : text;
+  return DATED ? `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${text}` : text;
 }
 
 // An element with text or children in it. Text is always a text node: nothing in the data can become an element.

@@ -119,6 +119,7 @@ function asked(wants) {
 }
 
 function table() {
+  find('#table').classList.toggle('dated', DATED);
   const kinds = words.kind.map((kind, place) => [kind, place]).filter(([kind]) => kind);
   options(find('#by-fanout'), data.fanouts.names.map((name, place) => [place, name]));
   options(find('#by-host'), hosts.filter(Boolean).sort().map((host) => [host, host]));
