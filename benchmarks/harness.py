@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,10 +162,12 @@ def seconds(action: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def tea(*args: str | Path, cwd: Path, **more: Any) -> subprocess.CompletedProcess[str]:
-    """Run `tea ARGS` to its end. Raises RuntimeError when it fails."""
-    argv = [sys.executable, "-m", "tea", *map(str, args)]
-    done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False, env=clean_env(), **more)
+def tea(
+    *args: str | Path, cwd: Path, env: Mapping[str, str] | None = None, **more: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run `tea ARGS` to its end, with more in its environment. Raises RuntimeError when it fails."""
+    argv, env = [sys.executable, "-m", "tea", *map(str, args)], {**clean_env(), **(env or {})}
+    done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False, env=env, **more)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(argv)}: exit code {done.returncode}\n{done.stderr}")
     return done

@@ -12,7 +12,7 @@ import pytest
 from tests.support import ROOT, clean_env
 
 SCRIPTS = sorted((ROOT / "benchmarks").glob("row*.py"))
-FEW = {"row8_kill": "1", "row5_cpu": "2", "row9_latency": "5"}
+FEW = {"row8_kill": "1", "row5_cpu": "2", "row6_remote": "2", "row9_latency": "5"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_leftovers")]
 

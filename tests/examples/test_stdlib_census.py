@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests import sshd, support
+from tests.faults.kit import cannot
 from tests.support import ROOT, clean_env
 
 CENSUS = ROOT / "examples" / "stdlib_census"
@@ -90,11 +91,11 @@ class TestCensus:
 
 @pytest.mark.slow
 @pytest.mark.ssh
-@pytest.mark.skipif(sshd.SSHD is None, reason="no sshd here; scripts/setup-system.sh installs it")
 def test_on_hosts(censuses: dict[str, Any], tmp_path: Path) -> None:
     """As its head says, on two hosts of the names that stand in it, with a work folder of the test's."""
-    for path in CENSUS.parent.glob("*/measure.py"):
-        shutil.copytree(path.parent, tmp_path / path.parent.name)
+    if sshd.SSHD is None:
+        cannot("there is no sshd; scripts/setup-system.sh installs it")
+    shutil.copytree(CENSUS, tmp_path / CENSUS.name)
     text = (CENSUS.parent / "remote_census.yaml").read_text()
     with sshd.hosts(tmp_path) as hosts:
         for name in ("server1", "server2"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from executors.bundle import bundle
+from tests.faults.kit import need
 from tests.support import tea_cmd
 
 HOSTS = [{"host": "ann@one", "slots": 3}, {"host": "two:2222", "workdir": "/scratch/tea", "env": {"KEY": "hush"}}]
@@ -85,11 +85,9 @@ def test_files_that_are_not_there(here: Path) -> None:
     assert "nix.csv does not exist" in plan(here, files=["nix.csv"], code=2)
 
 
-@pytest.mark.skipif(
-    shutil.which("parallel") is None, reason="no GNU Parallel here; scripts/setup-system.sh installs it"
-)
 def test_the_command_of_gnu_parallel(here: Path) -> None:
     """It can be pasted: GNU Parallel itself says what it would run."""
+    need("parallel")
     told = plan(here, launcher="parallel")
     (command,) = [line.split(maxsplit=1)[1] for line in told.splitlines() if line.split()[0] == "command"]
     argv = shlex.split(command)
