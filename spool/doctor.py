@@ -5,6 +5,7 @@
     runs          stopped ones, ones that two could drive                             (here)
     fan-outs      tickets against job directories                                     (`checkup.py`)
     jobs          claims, results, acceptance, inputs                                 (`checkjob.py`)
+    packs         can they be read?                                                   (`checkpack.py`)
     everything    links, fifos, devices, other users' files, names, leftovers         (`examination.py`)
     folder        does its file system do what a spool needs?                         (`fitness.py`)
 
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spool import tickets
+from spool.checkpack import check_packs, is_leftover
 from spool.checkup import SECOND_LOOK, check_fanouts, maker
 from spool.errors import SpoolError
 from spool.examination import OTHERS_MAY_WRITE, Examination, Scope, is_here, is_stopped, process_exists
@@ -80,6 +82,7 @@ def _spool(spool: SpoolFiles, findings: Findings, quick: bool) -> None:
             return
     _workers(exam)
     _runs(exam)
+    check_packs(exam)
 
 
 def _is_ours(path: str, findings: Findings) -> bool:
@@ -132,6 +135,8 @@ def _runs(exam: Examination) -> None:
     folder = exam.spool.runs
     seem_stopped = []
     for name, status in sorted(exam.entries(folder, exam.findings, live=True).items()):
+        if is_leftover(exam, name, status):
+            continue
         if not is_name(name):
             exam.name_is_wrong(f"{folder}/{name}")
         elif exam.must_be(exam.findings, "folder", f"{folder}/{name}", status):
