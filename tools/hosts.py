@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -54,6 +56,18 @@ def _of_workflow(path: str) -> Target:
     if remote is None:
         raise ValueError(f"{path}: it names no hosts; they stand under settings.parallel.remote.hosts")
     return Target(RemoteConfig.from_mapping(remote), str(loaded.folder))
+
+
+@contextlib.contextmanager
+def asking(number: int) -> Iterator[None]:
+    """On a terminal, say what is waited for."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True, highlight=False).status(f"asking {number} host{'' if number == 1 else 's'}"):
+        yield
 
 
 def host_options(function: F) -> F:

@@ -16,7 +16,7 @@ from tea.cli.complete import workflows_and_hosts
 from tea.cli.errors import EXIT_FAILED
 from tea.cli.options import json_option
 from tea.version import __version__
-from tools.hosts import Target, host_options, targets
+from tools.hosts import Target, asking, host_options, targets
 from tools.text import columns, size
 
 HELP = """Log in to the hosts of a WORKFLOW, or to HOSTs as ssh knows them, all at once, and look whether jobs could
@@ -38,7 +38,9 @@ wrong.
 @host_options
 @json_option
 def command(names: tuple[str, ...], workdir: str | None, python: str | None, as_json: bool) -> int:
-    found = [one for target in targets(names, workdir, python) for one in _examine(target)]
+    chosen = targets(names, workdir, python)
+    with asking(sum(len(target.config.hosts) for target in chosen)):
+        found = [one for target in chosen for one in _examine(target)]
     if as_json:
         click.echo(json.dumps(data(found), indent=2))
     elif sys.stdout.isatty():

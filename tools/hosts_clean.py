@@ -13,7 +13,7 @@ from executors.remote.cleaning import KINDS, Swept, clean
 from tea.cli.complete import workflows_and_hosts
 from tea.cli.errors import EXIT_FAILED, say
 from tea.cli.options import json_option
-from tools.hosts import host_options, targets
+from tools.hosts import asking, host_options, targets
 from tools.spans import seconds
 from tools.text import columns, size
 
@@ -45,11 +45,11 @@ def command(
     python: str | None,
     as_json: bool,
 ) -> int:
-    found = [
-        one
-        for target in targets(names, workdir, python)
-        for one in clean(target.config, target.program(), older_than=older_than or 0.0, remove=not dry)
-    ]
+    chosen, age = targets(names, workdir, python), older_than or 0.0
+    with asking(sum(len(target.config.hosts) for target in chosen)):
+        found = [
+            one for target in chosen for one in clean(target.config, target.program(), older_than=age, remove=not dry)
+        ]
     if as_json:
         click.echo(json.dumps(data(found, dry), indent=2))
     else:

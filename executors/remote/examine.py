@@ -51,9 +51,19 @@ class Examined:
 
 
 def on_each(hosts: Sequence[RemoteHost], do: Callable[[RemoteHost], R]) -> list[R]:
-    """Do something with every host, with many at once; in their order."""
+    """Do something with every host, with many at once; in their order. Interrupted, it waits for none."""
     with ThreadPoolExecutor(min(AT_ONCE, len(hosts)), thread_name_prefix="tea-host") as pool:
-        return list(pool.map(do, hosts))
+        try:
+            return list(pool.map(do, hosts))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for session in list(_sessions):
+                session.kill()
+            raise
+
+
+_sessions: set[Session] = set()
+"""Those that `in_session` holds."""
 
 
 def examine(config: RemoteConfig, program: Program, version: str) -> list[Examined]:
@@ -82,6 +92,7 @@ def needed(config: RemoteConfig) -> tuple[str, ...]:
 def in_session(host: RemoteHost, config: RemoteConfig, do: Callable[[Session], R]) -> R:
     """Log in, do something, log out. Raises HostError."""
     session = Session(host, config)
+    _sessions.add(session)
     patience = 0.0
     try:
         result = do(session)
@@ -93,6 +104,7 @@ def in_session(host: RemoteHost, config: RemoteConfig, do: Callable[[Session], R
         raise HostError(host.host, f"speaks out of turn ({error})", NOISE, lasting=True) from None
     finally:
         session.end(patience)
+        _sessions.discard(session)
 
 
 def _look(session: Session, config: RemoteConfig, program: Program, version: str, facts: dict[str, Any]) -> None:

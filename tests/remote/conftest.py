@@ -60,9 +60,11 @@ class Farm:
         self.env["PATH"] = f"{programs}:{os.environ['PATH']}"
         self.remote["transport"] = "sftp"
 
+    def begin(self, *args: str | Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        return self._start(*args, cwd=self.folder, env={**self.env, **(env or {})})
+
     def start(self, path: Path, *args: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        argv = ("run", path, "--spool", self.spool, *args)
-        return self._start(*argv, cwd=self.folder, env={**self.env, **(env or {})})
+        return self.begin("run", path, "--spool", self.spool, *args, env=env)
 
     def run(self, path: Path, *args: str, env: Mapping[str, str] | None = None) -> Ran:
         process = self.start(path, *args, env=env)

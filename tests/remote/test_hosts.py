@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -88,6 +89,14 @@ class TestCheck:
             done = tea_cmd("hosts", verb, argument, cwd=tmp_path)
             assert done.returncode == 2
             assert message in done.stderr
+
+    def test_interrupted_it_waits_for_no_host(self, farm: Farm) -> None:
+        host = farm.host("one", "ForceCommand exec sleep 600")
+        process = farm.begin("hosts", "check", farm.workflow("return {}"))
+        wait_until(host.sessions, what="a login")
+        process.send_signal(signal.SIGINT)
+        _out, err = process.communicate(timeout=10)
+        assert process.returncode == 130, err
 
     def test_completion_offers_what_ssh_knows(self, farm: Farm) -> None:
         farm.host("one")
