@@ -221,9 +221,8 @@ class Pool:
     def settle(self, future: JobFuture, raw: dict[str, Any], changes: dict[str, Any]) -> None:
         """Fill a future with what its job ended with."""
         assert future.files is not None
-        with self.lock:
-            if self.pending.pop(future.files.name, None) is None:
-                return
+        if self.pending.pop(future.files.name, None) is None:  # whoever takes it out fills it
+            return
         if not raw.get("success"):
             self.failed += raw["outcome"] != Outcome.CANCELLED.value
             self.note("failed", job=future.files.name, outcome=raw["outcome"], error=raw.get("error"))
