@@ -19,6 +19,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
+from dataclasses import fields
 from itertools import islice
 from types import TracebackType
 from typing import Any, TypeVar
@@ -26,11 +27,13 @@ from typing import Any, TypeVar
 from executors.policy import ParallelConfig
 from executors.thread import default_workers
 from tea.futures import JobError, JobFuture, JobTimeoutError, PoolBrokenError, WorkerDiedError
+from tea.graph import nearest
 from tea.pool import Pool, PoolSetup
 
 T = TypeVar("T")
 
 _LEFT_OUT = ("fail_fast", "circuit_breaker", "remote_config")
+_LIMITS = frozenset(field.name for field in fields(ParallelConfig)) - {"strategy", "max_workers"}
 
 
 class SpoolExecutor(Executor):
@@ -45,7 +48,7 @@ class SpoolExecutor(Executor):
         initializer, initargs: called in each worker process, or thread, before its first call.
         limits: fields of `ParallelConfig`, instead of `config`: `timeout_seconds`, `retry_policy`, ...
 
-    Raises ValueError for an argument that is wrong, SpoolError or OSError when the spool cannot be used.
+    Raises ValueError or TypeError for an argument that is wrong, SpoolError or OSError when the spool cannot be used.
     """
 
     def __init__(
@@ -62,6 +65,8 @@ class SpoolExecutor(Executor):
     ) -> None:
         if config is not None and limits:
             raise ValueError(f"give config, or {', '.join(limits)}, not both")
+        if unknown := sorted(set(limits) - _LIMITS):
+            raise TypeError(f"no argument '{unknown[0]}'{nearest(unknown[0], sorted(_LIMITS))}")
         config = config or ParallelConfig(**limits)
         if left_out := [field for field in _LEFT_OUT if getattr(config, field)]:
             raise ValueError(f"{left_out[0]} is for fan-outs; an executor's calls are independent of each other")

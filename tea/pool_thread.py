@@ -24,6 +24,7 @@ from spool.attempts import Ended, Outcome, may_retry
 from spool.claim import try_claim
 from spool.errors import TooLargeError
 from spool.patience import patiently
+from spool.pause import LOOK, Gate
 from tea import calls
 from tea.futures import JobFuture
 from tea.pool import PERIOD, Pool, PoolSetup
@@ -55,6 +56,7 @@ class ThreadPool(Pool):
         self._ready: deque[_Try] = deque()
         self._later: list[tuple[float, int, _Try]] = []
         self._running: set[_Try] = set()
+        self._gate = Gate(self.fanout)
         self._changed = threading.Condition(self.lock)
         self._threads = threading.local()
 
@@ -82,12 +84,15 @@ class ThreadPool(Pool):
         """Seconds until something must be done without being asked."""
         times = [one.began + one.limit for one in self._running if one.limit is not None]
         times += [self._later[0][0]] if self._later else []
-        return max(0.0, min(PERIOD, *(at - time.monotonic() for at in times))) if times else PERIOD
+        most = LOOK if self._ready and self._gate.closed() else PERIOD
+        return max(0.0, min(most, *(at - time.monotonic() for at in times))) if times else most
 
     def _begin_more(self) -> None:
         """Begin what waits; under the lock."""
         while self._later and self._later[0][0] <= time.monotonic():
             self._ready.append(heapq.heappop(self._later)[2])
+        if self._gate.closed():
+            return
         while self._ready and len(self._running) < self.setup.workers and self.stopping is None:
             one = self._ready.popleft()
             if one.future.done():  # cancelled

@@ -498,6 +498,8 @@ class TestShutdown:
             SpoolExecutor(spool=tmp_path / "spool", config=ParallelConfig(fail_fast=True))
         with pytest.raises(ValueError, match="not both"):
             SpoolExecutor(spool=tmp_path / "spool", config=ParallelConfig(), timeout_seconds=1)
+        with pytest.raises(TypeError, match=r"no argument 'timeout_second'.*timeout_seconds"):
+            SpoolExecutor(spool=tmp_path / "spool", timeout_second=5)
         with pytest.raises(ValueError, match="'magic'"):
             SpoolExecutor(spool=tmp_path / "spool", strategy="magic")
         assert not (tmp_path / "spool").exists()
@@ -788,6 +790,19 @@ class TestTheRecord:
         finally:
             let_go.touch()
             helper.wait(60)
+
+    def test_paused_from_the_command_line(self, own: SpoolExecutor, tmp_path: Path) -> None:
+        assert own.submit(pow, 2, 2).result(60) == 4
+        assert tea_cmd("spool", "pause", "--spool", tmp_path / "spool").returncode == 0
+
+        def held() -> Any:
+            """A job that nobody takes; who has just looked whether the run is paused may take some more."""
+            future = own.submit(pow, 2, 3)
+            return wait([future], 0.5).not_done
+
+        (future,) = wait_until(held)
+        assert tea_cmd("spool", "unpause", "--spool", tmp_path / "spool").returncode == 0
+        assert future.result(60) == 8
 
     def test_many_jobs_by_many_threads(self, own: SpoolExecutor) -> None:
         executor = own
