@@ -78,6 +78,15 @@ def _state(facts: Facts, decision: Decision) -> str:
 # -- where it stands ------------------------------------------------------------------------------------------------
 
 
+def _running(facts: Facts, newest: Try) -> str:
+    number, since = newest.number, _clock(newest.claimed)
+    if facts.strategy != "remote":
+        return f"It runs: attempt {number}, since {since}, at {newest.claimant}."
+    if facts.host:
+        return f"It runs: attempt {number}, on host {facts.host}, where {newest.claimant} has sent it."
+    return f"It is on its way: {newest.claimant} has claimed attempt {number} for a host, on which it has not begun."
+
+
 def _head(facts: Facts, decision: Decision, state: str, back_off: float) -> str:
     if facts.accepted is not None:
         return _ended(facts, facts.accepted)
@@ -85,7 +94,7 @@ def _head(facts: Facts, decision: Decision, state: str, back_off: float) -> str:
     match state:
         case "running":
             assert newest is not None
-            return f"It runs: attempt {newest.number}, since {_clock(newest.claimed)}, at {newest.claimant}."
+            return _running(facts, newest)
         case "stuck":
             assert newest is not None
             return f"It should run, but the process of its worker {newest.claimant} is stopped by a signal."

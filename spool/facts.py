@@ -17,6 +17,7 @@ from spool.attempts import Attempt, Ended, Policy
 from spool.claim import Claimant, host_name
 from spool.errors import CorruptFileError, SpoolError
 from spool.find import fanout_of, in_run, run_of, spool_of
+from spool.hosts import host_of
 from spool.inspect import AttemptView, read_quietly
 from spool.job import check_result, ended, read_accepted, read_job
 from spool.layout import QUARANTINED, JobFiles, RunFiles, SpoolFiles
@@ -60,6 +61,7 @@ class Facts:
 
     ticket: its folder, "" for none. trouble: why its job.json cannot be trusted. accepted: its result, if it has one.
     quarantined: names of files that were put aside. run_state: as of `tea spool status`. driver: who drives the run.
+    host: the one that the job was sent to, while it runs there.
     workers: live workers of the spool, the coordinator included. waited: seconds since the newest result was written.
     paused: who holds the run and since when, as of `pause.paused`; empty when that does not hold this job.
     """
@@ -76,6 +78,7 @@ class Facts:
     run_state: str = "running"
     driver: str = ""
     strategy: str = "process"
+    host: str = ""
     workers: int = 0
     waited: float = 0.0
     paused: Mapping[str, Any] = field(default_factory=dict)
@@ -98,6 +101,7 @@ def facts_of(job: JobFiles, observer: Observer | None = None) -> Facts:
     policy, sha, trouble = _record(job)
     tries = tuple(_try(spool, job, view, sha) for view in inspect.attempts(job, observer))
     accepted, accepted_trouble = _accepted(job, sha)
+    strategy = str(read_quietly(fanout.fanout).get("strategy") or "")
     return Facts(
         name=in_run(job.path),
         run=run.name,
@@ -110,7 +114,8 @@ def facts_of(job: JobFiles, observer: Observer | None = None) -> Facts:
         quarantined=tuple(sorted(name for name in os.listdir(job.path) if ".corrupt" in name)),
         run_state=run_state(run),
         driver=coordinator(run),
-        strategy=str(read_quietly(fanout.fanout).get("strategy") or ""),
+        strategy=strategy,
+        host=host_of(spool, job, observer) if strategy == "remote" else "",
         workers=len(observer.live_workers()),
         waited=_waited(job, tries),
         paused={} if "/" in in_run(fanout.path) else paused(run),

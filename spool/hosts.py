@@ -20,7 +20,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from spool.inspect import Running, RunView, WorkerView
+from spool.inspect import workers as find_workers
 from spool.journal import read_journal
+from spool.layout import JobFiles, SpoolFiles
+from spool.worker import Observer
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,12 @@ def hosts(view: RunView, workers: Iterable[WorkerView]) -> list[HostView]:
             busy[str(serves)] = (*busy.get(str(serves), ()), *mine)
     events = _last(read_journal(view.files, ("host", "resumed")))
     return [_view(name, told, view.alive, busy.get(name, ())) for name, told in events.items()]
+
+
+def host_of(spool: SpoolFiles, job: JobFiles, observer: Observer | None = None) -> str:
+    """The host that a job was sent to, while it runs there; else empty."""
+    running = (one for worker in find_workers(spool, observer) if worker.alive for one in worker.attempts)
+    return next((one.host for one in running if one.host and one.job == job), "")
 
 
 def _last(events: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

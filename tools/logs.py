@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from spool.find import fanout_of, in_run, job_at, spool_of
+from spool.hosts import host_of
 from spool.inspect import read_quietly
 from spool.layout import JobFiles
 from spool.opened import home
@@ -116,6 +117,8 @@ def _tell_nothing(job: JobFiles, number: int, observer: Observer, writer: _Write
         say(f"attempt {number} of {in_run(job.path)} printed nothing")
     elif _in_threads(job):
         say(f"attempt {number} of {in_run(job.path)} runs in a thread: what it prints is kept when it has ended")
+    elif host := host_of(spool_of(job.path), job, observer):
+        say(f"attempt {number} of {in_run(job.path)} runs on host {host}: what it prints is here when it has ended")
     else:
         say(f"attempt {number} of {in_run(job.path)} has printed nothing yet")
 

@@ -81,6 +81,13 @@ def test_hosts_of_a_run_that_goes_on_and_of_one_that_has_ended(
         job: host["host"] for host in (one, other) for job in host["running"]
     }
     assert told["fanouts"][0]["running"] == 4
+    job = told["running"][0]
+    explained = " ".join(verb(two, "explain", job["job"])["sentences"])
+    assert f"It runs: attempt 1, on host {job['host']}, where " in explained
+    said = tea_cmd("spool", "logs", job["job"], "--spool", two.spool).stderr
+    assert f"runs on host {job['host']}: what it prints is here when it has ended" in said
+    others = {f"001-each/000{n}-each" for n in range(6)} - {one["job"] for one in told["running"]}
+    assert "for a host, on which it has not begun" in verb(two, "explain", others.pop())["sentences"][0]
     text = tea_cmd("spool", "status", "--spool", two.spool).stdout
     assert "host  state  slots  running\none   ready      2        2\n" in text
     assert "bad   out        -        -  its host key is not known; connect once" in text
