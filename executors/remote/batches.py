@@ -127,7 +127,7 @@ class Batches(Feeder):
         for held in mine:
             held.link = link
         if batch is not None:
-            batch.link, batch.complete = link, False
+            batch.link, batch.complete, batch.round.brought = link, False, True
             self._begun[link.name] += 1
         link.send(Frame({"op": "go", "batch": name}, jsonio.dumps([held.claim.job.name for held in mine])))
 
@@ -207,11 +207,11 @@ class Batches(Feeder):
     # -- rounds of GNU Parallel ---------------------------------------------------------------------------------
 
     def _round_over(self, one: Round) -> None:
-        """It was told to end, or has failed: GNU Parallel gives up when it cannot copy its `--basefile` to a host.
-        Then each host gets a round of its own, so that it is seen which one it is.
+        """It has ended, perhaps without any success: GNU Parallel gives up when it cannot copy its `--basefile` to a
+        host. Then each host gets a round of its own, so that it is seen which one it is.
         """
         self._rounds.remove(one)
-        if one.open and not self._closing:
+        if not one.brought:
             self._one_by_one = True
             for link in self.links:
                 if one.hosts == {link.name} and link.ready:
@@ -284,6 +284,8 @@ class Batches(Feeder):
     def _send(self, ready: list[Link]) -> bool:
         """Make a batch and hand it to GNU Parallel; False when there is nothing to send."""
         jobs = self._gather(self._size(ready))
+        if not jobs:
+            return False
         lost_on = {name for held in jobs for name in held.lost_on}
         hosts = [link for link in ready if link.name not in lost_on] or ready
         self._serial += 1

@@ -172,11 +172,12 @@ class Round:
 
     It reads the names of batches one by one. While it waits for one it neither notices the end of others nor tries
     them again, so when there is none for now, `close` it: it goes on with those that it has, and ends.
+    brought: whether any batch has come through to a host.
     """
 
     def __init__(self, argv: list[str], desk: Desk, hosts: Iterable[str]) -> None:
         self.hosts = frozenset(hosts)
-        self.open = True
+        self.open, self.brought = True, False
         self._said = tempfile.TemporaryFile(prefix="tea-parallel-")  # noqa: SIM115 - closed with the round
         self._process = subprocess.Popen(
             argv,
