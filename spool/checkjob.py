@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 from typing import Any
 
 from spool import tickets
@@ -153,6 +154,8 @@ class JobCheck:
 
     def _types(self) -> None:
         for name, status in self.files.items():
+            if stat.S_ISREG(status.st_mode) and ".corrupt" not in name and name != "fanouts":
+                continue  # nearly all
             path = f"{self.job.path}/{name}"
             if name == "fanouts":
                 self.has_fanouts = self.exam.must_be(self.findings, "folder", path, status)
@@ -204,12 +207,14 @@ class JobCheck:
 
     # -- attempts -------------------------------------------------------------------------------------------------
 
-    def _numbers(self, pattern: re.Pattern[str]) -> set[int]:
-        return {int(match[1]) for name in self.files if (match := pattern.fullmatch(name))}
+    def _numbers(self, pattern: re.Pattern[str], beginning: str = "result.") -> set[int]:
+        """The numbers of attempts in names that fit; most names are known by their beginning not to."""
+        found = (pattern.fullmatch(name) for name in self.files if name.startswith(beginning))
+        return {int(match[1]) for match in found if match}
 
     def _attempts(self, record: JobRecord) -> dict[int, Attempt]:
         """What `job.look` would see, by number."""
-        claims, results = self._numbers(CLAIM), self._numbers(RESULT)
+        claims, results = self._numbers(CLAIM, "claim."), self._numbers(RESULT)
         nobodys = results | self._numbers(QUARANTINED)
         attempts = {}
         for number in sorted(claims):

@@ -192,6 +192,8 @@ class Examination:
 
     def _is_leftover(self, findings: Findings, folder: str, name: str, status: os.stat_result, live: bool) -> bool:
         """Whether this is a writer's temporary file; one that a dead writer left is a finding."""
+        if not name.startswith("."):
+            return False
         path = f"{folder}/{name}"
         if match := TEMPORARY.fullmatch(name):
             if not self._is_young_or_alive(int(match[1]), status):

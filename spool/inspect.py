@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from spool import jsonio, tickets
@@ -387,6 +388,18 @@ class JobLine:
     seconds: float | None = None
     host: str = ""
     error: str | None = None
+
+    @property
+    def name(self) -> str:
+        """`FANOUT/JOB`."""
+        fanout, _, job = self.job.path.rpartition("/jobs/")
+        return f"{_fanout_name(fanout)}/{job}"
+
+
+@lru_cache(64)
+def _fanout_name(path: str) -> str:
+    """The short path of a fan-out: of its jobs there may be 100,000."""
+    return in_run(path)
 
 
 def job_line(fanout: FanOutFiles, name: str, ticket: str, observer: Observer) -> JobLine:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from spool import tickets
-from spool.find import in_run, run_at
+from spool.find import run_at
 from spool.inspect import JobLine, fanouts_inside, job_line
 from spool.layout import TICKETS, FanOutFiles, RunFiles
 from spool.opened import home
@@ -45,12 +45,12 @@ What is given holds together: a job is listed that fits all of it. A job that fa
 
 
 SORTS: dict[str, Callable[[JobLine], Any]] = {
-    "job": lambda line: in_run(line.job.path),
+    "job": lambda line: line.name,
     "seconds": lambda line: -(line.seconds or 0.0),
     "attempt": lambda line: -line.attempt,
-    "host": lambda line: (line.host, in_run(line.job.path)),
-    "state": lambda line: (STATES.index(line.state), in_run(line.job.path)),
-    "error": lambda line: (line.error is None, line.error or "", in_run(line.job.path)),
+    "host": lambda line: (line.host, line.name),
+    "state": lambda line: (STATES.index(line.state), line.name),
+    "error": lambda line: (line.error is None, line.error or "", line.name),
 }
 """What jobs may be sorted by: numbers from the largest, everything else from a to z."""
 
@@ -128,7 +128,7 @@ def command(
         _print_csv(chosen)
     else:
         for line in chosen:
-            print(in_run(line.job.path) if quiet else text(line))
+            print(line.name if quiet else text(line))
     return 0
 
 
@@ -161,7 +161,7 @@ def text(line: JobLine) -> str:
     took = duration(line.seconds) if isinstance(line.seconds, int | float) else ""
     attempt = f"attempt {line.attempt}" if line.attempt > 1 else ""
     state = line.outcome.replace("_", " ") if line.outcome not in (None, "succeeded", "failed") else line.state
-    parts = [f"{state:<9}", f"{in_run(line.job.path):<30}", f"{took:>9}", line.host, attempt]
+    parts = [f"{state:<9}", f"{line.name:<30}", f"{took:>9}", line.host, attempt]
     parts.append(clip(line.error, 160) if line.error else "")
     return "  ".join(part for part in parts if part).rstrip()
 
@@ -185,7 +185,7 @@ def _print_csv(lines: Iterable[JobLine]) -> None:
 def data(line: JobLine) -> dict[str, Any]:
     """A job as JSON."""
     return {
-        "job": in_run(line.job.path),
+        "job": line.name,
         "path": home(line.job.path),
         "state": line.state,
         "outcome": line.outcome,
