@@ -18,7 +18,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from dataclasses import fields
 from itertools import islice
 from types import TracebackType
@@ -90,7 +90,7 @@ class SpoolExecutor(Executor):
 
         return SpoolRun(self._pool.files)
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> JobFuture[T]:
         """Make a job of `fn(*args, **kwargs)`; it is in the spool when this returns. `.job` of the future shows it.
 
         Raises RuntimeError after `shutdown`, PoolBrokenError when workers do not start, OSError when a disk refuses.
@@ -126,7 +126,7 @@ class SpoolExecutor(Executor):
 
     def _submitted(
         self, fn: Callable[..., T], items: Iterator[tuple[Any, ...]], chunksize: int
-    ) -> Iterator[JobFuture]:
+    ) -> Iterator[JobFuture[Any]]:
         pool = self._pool
         if chunksize == 1:
             for item in items:
@@ -187,7 +187,7 @@ def _pool(setup: PoolSetup) -> Pool:
 
 
 def _results(
-    futures: deque[JobFuture], more: Iterator[JobFuture], deadline: float | None, *, chunked: bool
+    futures: deque[JobFuture[Any]], more: Iterator[JobFuture[Any]], deadline: float | None, *, chunked: bool
 ) -> Iterator[Any]:
     """The results in order; for each that is taken, one more job is submitted, if there is one."""
     try:
@@ -207,7 +207,7 @@ def _results(
             future.cancel()
 
 
-def _result(future: JobFuture, deadline: float | None) -> Any:
+def _result(future: JobFuture[Any], deadline: float | None) -> Any:
     try:
         return future.result(None if deadline is None else deadline - time.monotonic())
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import BrokenExecutor, CancelledError, Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from executors.travel import unpack_pickle
 from spool.attempts import Outcome
@@ -16,6 +16,9 @@ from tea import calls
 if TYPE_CHECKING:
     from tea.pool import Pool
     from tea.spool_api import Job
+
+
+T = TypeVar("T")
 
 
 class PoolBrokenError(BrokenExecutor):
@@ -52,7 +55,7 @@ class RemoteTraceback(Exception):
         return f'\n"""\n{self.text}"""'
 
 
-class JobFuture(Future[Any]):
+class JobFuture(Future[T]):
     """The future of a job.
 
     files: of its job; None when there is none. sha: SHA-256 of its input.

@@ -12,6 +12,7 @@ business of `pool_process` and `pool_thread`.
 from __future__ import annotations
 
 import concurrent.futures.process  # noqa: F401 - before us: see `_at_exit`
+import os
 import sys
 import threading
 import time
@@ -89,7 +90,7 @@ class Pool:
         self.me = this_worker(self.spool, version=__version__)
         common = {"exit": "__end__", "policy": self.policy.to_json(), "tea": __version__, "format": FORMAT}
         self._writer = JobWriter(self.fanout, b"{}", {calls.ENTRY: text}, common)
-        self.pending: dict[str, JobFuture] = {}
+        self.pending: dict[str, JobFuture[Any]] = {}
         self.lock = threading.RLock()
         self.failed = 0
         self.closing = False
@@ -127,7 +128,7 @@ class Pool:
 
     # -- where they run -----------------------------------------------------------------------------------------
 
-    def added(self, future: JobFuture, state: dict[str, Any]) -> None:
+    def added(self, future: JobFuture[Any], state: dict[str, Any]) -> None:
         """There is a new job."""
         raise NotImplementedError
 
@@ -143,7 +144,7 @@ class Pool:
 
     def submit(
         self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any], chunk: bool = False
-    ) -> JobFuture:
+    ) -> JobFuture[Any]:
         """Make a job of a call. Raises RuntimeError when no job may come any more."""
         state, name = calls.state_of(function, args, kwargs, chunk), calls.name_of(function)
         with self.lock:
@@ -151,7 +152,7 @@ class Pool:
             try:
                 parcel = calls.packed(state, name, self._made, carry=self.carry)
             except TypeError as error:  # as with other executors, the future tells
-                future = JobFuture()
+                future: JobFuture[Any] = JobFuture()
                 future.set_exception(error)
                 return future
             future = self._make(parcel, name)
@@ -168,7 +169,7 @@ class Pool:
         if self.closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
-    def _make(self, parcel: Parcel, name: str) -> JobFuture:
+    def _make(self, parcel: Parcel, name: str) -> JobFuture[Any]:
         number = self._made
         extra = None
         if not self.carry and parcel.marked:
@@ -176,7 +177,7 @@ class Pool:
         spec = JobSpec(
             job_name(number, MANY, name), number, name, calls.ENTRY, parcel.shown, calls.ENTRY, extra, parcel.pickle
         )
-        future = JobFuture(self, self.fanout.job(spec.name), sha256(parcel.shown))
+        future: JobFuture[Any] = JobFuture(self, self.fanout.job(spec.name), sha256(parcel.shown))
         self.pending[spec.name] = future  # before its ticket: a worker may be quick
         try:
             what = f"cannot make jobs in {self.fanout.path}"
@@ -187,14 +188,14 @@ class Pool:
         self._made += 1
         return future
 
-    def record(self, future: JobFuture) -> JobRecord:
+    def record(self, future: JobFuture[Any]) -> JobRecord:
         """What job.json of a future's job says, without reading it."""
         assert future.files is not None
         return JobRecord({"id": future.files.name}, self.policy, future.sha)
 
     # -- jobs end -----------------------------------------------------------------------------------------------
 
-    def cancel(self, future: JobFuture) -> bool:
+    def cancel(self, future: JobFuture[Any]) -> bool:
         """Cancel a job that nobody has begun, as whoever claims it first: the workers' claim decides."""
         job = future.files
         assert job is not None
@@ -203,7 +204,8 @@ class Pool:
                 return True
             if future.done() or future.running() or not self._claim(job):
                 return False
-            self.pending.pop(job.name, None)
+            if self.pending.pop(job.name, None) is None:  # whoever takes it out fills it
+                return False
         record, text = self.record(future), "its program cancelled it"
         result = jobs.verdict_result(job, record, 1, Outcome.CANCELLED, "CancelledError", text)
         what = f"cannot write the result of {job.path}"
@@ -218,10 +220,10 @@ class Pool:
         except OSError:  # the disk refuses: it can't be cancelled now
             return False
 
-    def settle(self, future: JobFuture, raw: dict[str, Any], changes: dict[str, Any]) -> None:
+    def settle(self, future: JobFuture[Any], raw: dict[str, Any], changes: dict[str, Any]) -> None:
         """Fill a future with what its job ended with."""
         assert future.files is not None
-        if self.pending.pop(future.files.name, None) is None:  # whoever takes it out fills it
+        if self.pending.pop(future.files.name, None) is None:
             return
         if not raw.get("success"):
             self.failed += raw["outcome"] != Outcome.CANCELLED.value
@@ -300,13 +302,15 @@ class Pool:
 
     def _end(self) -> None:
         """Give up what is left, and say in the record how it ended."""
-        for future in list(self.pending.values()):
+        with self.lock:
+            left = list(self.pending.values())
+            self.pending.clear()
+        for future in left:
             if self._why and not future.done():
                 future.running_now()
                 future.set_exception(PoolBrokenError(self._why))
             else:
                 future.give_up(self.stopping or "the executor has ended")
-        self.pending.clear()
         more = {key: value for key, value in (("error", self._why), ("cancelled_by", self.cancelled_by)) if value}
         try:
             self.run.end(self.outcome, failed=self.failed, **more)
@@ -331,3 +335,4 @@ def _at_exit() -> None:
 
 
 threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
+os.register_at_fork(after_in_child=_living.clear)  # a forked child has none of our threads, and drives no run

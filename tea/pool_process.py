@@ -48,7 +48,7 @@ class ProcessPool(Pool):
         self._next_poll = 0.0
         self._told: set[str] = set()
 
-    def added(self, future: JobFuture, state: dict[str, Any]) -> None:
+    def added(self, future: JobFuture[Any], state: dict[str, Any]) -> None:
         """Wake the slots, where some have nothing to do."""
         if self._slots is not None and len(self._busy) < self.setup.workers:
             self._slots.wake()
@@ -146,7 +146,7 @@ class ProcessPool(Pool):
 
     # -- results ------------------------------------------------------------------------------------------------
 
-    def _collect(self, name: str, future: JobFuture) -> None:
+    def _collect(self, name: str, future: JobFuture[Any]) -> None:
         """Take a job's accepted result, if it has one that can be trusted; a retry may follow instead."""
         job = self.fanout.job(name)
         raw: dict[str, Any] | None = None

@@ -34,7 +34,7 @@ from tea.pool import PERIOD, Pool, PoolSetup
 class _Try:
     """One attempt of one job. spent: seconds that earlier ones took, with the waits between them."""
 
-    future: JobFuture
+    future: JobFuture[Any]
     state: dict[str, Any]
     context: contextvars.Context
     attempt: int = 1
@@ -60,7 +60,7 @@ class ThreadPool(Pool):
         self._changed = threading.Condition(self.lock)
         self._threads = threading.local()
 
-    def added(self, future: JobFuture, state: dict[str, Any]) -> None:
+    def added(self, future: JobFuture[Any], state: dict[str, Any]) -> None:
         """Begin it, where fewer run than may."""
         self._ready.append(_Try(future, state, contextvars.copy_context()))
         self._begin_more()

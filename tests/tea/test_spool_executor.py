@@ -157,9 +157,9 @@ class TestSubmit:
 
     def test_without_a_function(self, executor: SpoolExecutor) -> None:
         with pytest.raises(TypeError):
-            executor.submit()  # type: ignore[call-arg]
+            executor.submit()
         with pytest.raises(TypeError):
-            executor.submit(arg=1)  # type: ignore[call-arg]
+            executor.submit(arg=1)
 
     @pytest.mark.parametrize(
         "value", [None, 1.5, "é", (1, 2), {1: {2}}, [b"bytes", complex(1, 2)], float("inf"), 2**80]
@@ -193,7 +193,7 @@ class TestSubmit:
         future = executor.submit(double, threading.Lock())
         with pytest.raises(TypeError, match="'args'"):
             future.result()
-        assert future.job is None  # type: ignore[attr-defined]
+        assert future.job is None
         assert executor.submit(double, 1).result() == 2
 
     def test_a_result_that_cannot_travel_fails_its_job(self, make: Make) -> None:
@@ -420,7 +420,7 @@ class TestCancel:
         executor = make(1)
         running, waiting = executor.submit(until, str(tmp_path / "go")), executor.submit(double, 1)
         wait_until(running.running)
-        name = running.job.name  # type: ignore[attr-defined]
+        name = running.job.name
         what = executor.run.name if whole else f"{executor.run.name}/{name}"
         done = tea_cmd("spool", "cancel", what, "--spool", tmp_path / "spool")
         assert done.returncode == 0, done.stderr
@@ -491,9 +491,9 @@ class TestShutdown:
     def test_wrong_arguments(self, tmp_path: Path) -> None:
         for bad in (0, -1, 1.5, "2"):
             with pytest.raises(ValueError, match="max_workers"):
-                SpoolExecutor(bad, spool=tmp_path / "spool")  # type: ignore[arg-type]
+                SpoolExecutor(bad, spool=tmp_path / "spool")
         with pytest.raises(TypeError, match="callable"):
-            SpoolExecutor(spool=tmp_path / "spool", initializer=1)  # type: ignore[arg-type]
+            SpoolExecutor(spool=tmp_path / "spool", initializer=1)
         with pytest.raises(ValueError, match="fail_fast"):
             SpoolExecutor(spool=tmp_path / "spool", config=ParallelConfig(fail_fast=True))
         with pytest.raises(ValueError, match="not both"):
@@ -649,24 +649,22 @@ class TestFailures:
         futures = [executor.submit(kill_worker, how), *(executor.submit(double, number) for number in range(20))]
         with pytest.raises(WorkerDiedError, match=signal.Signals(how).name) as caught:
             futures[0].result(60)
-        assert caught.value.job == futures[0].job.path  # type: ignore[attr-defined]
+        assert caught.value.job == futures[0].job.path
         assert [future.result(60) for future in futures[1:]] == [number * 2 for number in range(20)]
         assert (
             executor.submit(os._exit, 3)
             .exception(60)
             .args[0]
-            .startswith(  # type: ignore[union-attr]
-                "the job ended its worker process: exit code 3"
-            )
+            .startswith("the job ended its worker process: exit code 3")
         )
         assert executor.submit(double, 4).result(60) == 8
 
     def test_a_worker_that_is_killed_is_no_failure(self, make: Make, tmp_path: Path) -> None:
         executor = make(1)
         future = executor.submit(until, str(tmp_path / "go"), "ran")
-        (attempt,) = wait_until(lambda: future.running() and future.job.attempts)  # type: ignore[attr-defined]
+        (attempt,) = wait_until(lambda: future.running() and future.job.attempts)
         os.kill(int(attempt.claimant.split(":")[1]), signal.SIGKILL)
-        wait_until(lambda: len(future.job.attempts) == 2)  # type: ignore[attr-defined]
+        wait_until(lambda: len(future.job.attempts) == 2)
         (tmp_path / "go").touch()
         assert future.result(60) == "ran"
 
@@ -681,7 +679,7 @@ class TestFailures:
         retrying = make(strategy=strategy, retry_policy=RetryPolicy(max_retries=2, base_delay=0.01))
         future = retrying.submit(third_time, str(tmp_path / "count"))
         assert future.result(60) == 3
-        assert [one.state for one in future.job.attempts] == ["failed", "failed", "succeeded"]  # type: ignore[attr-defined]
+        assert [one.state for one in future.job.attempts] == ["failed", "failed", "succeeded"]
         assert type(retrying.submit(divide, 1, 0).exception(60)) is ZeroDivisionError
 
     def test_a_job_that_takes_too_long(self, executor: SpoolExecutor, make: Make) -> None:
@@ -698,7 +696,7 @@ class TestFailures:
         first = executor.submit(until, str(tmp_path / "go"))
         wait_until(first.running)
         second = executor.submit(count_up, str(tmp_path / "count"))
-        job = second.job  # type: ignore[attr-defined]
+        job = second.job
         (Path(job.path) / "result.json").write_text("{}")
         (tmp_path / "go").touch()
         assert second.result(60) in (1, 2)
@@ -719,7 +717,7 @@ class TestTheRecord:
         executor = make(1)
         first, second = executor.submit(until, str(tmp_path / "go")), executor.submit(double, [1, 2])
         wait_until(first.running)
-        job: Any = second.job  # type: ignore[attr-defined]
+        job: Any = second.job
         assert (job.name, job.state, job.branch) == ("001-calls/000001-double", "todo", "double")
         assert job.input == {"function": f"{__name__}:double", "args": [[1, 2]]}
         assert job.result is None
@@ -751,23 +749,23 @@ class TestTheRecord:
         assert "still fails" in verb("replay", "1", code=1)
         findings = json.loads(verb("doctor", "--quick", "--json"))["findings"]
         assert [one for one in findings if one["severity"] != "ok"] == []
-        assert futures[1].job.error == "ZeroDivisionError: integer division or modulo by zero"  # type: ignore[attr-defined]
-        assert "careful" in futures[0].job.stderr()  # type: ignore[attr-defined]
+        assert futures[1].job.error == "ZeroDivisionError: integer division or modulo by zero"
+        assert "careful" in futures[0].job.stderr()
 
     def test_closures_can_be_replayed_too(self, make: Make) -> None:
         offset, executor = 3, make()
         future = executor.submit(lambda pair: pair[0] + offset, (1, 2))
         assert future.result(60) == 4
-        replayed = future.job.replay()  # type: ignore[attr-defined]
+        replayed = future.job.replay()
         assert (replayed.compared.verdict, replayed.result["state"]) == ("same", {"result": 4})
 
     def test_what_only_a_thread_had_is_marked(self, make: Make) -> None:
         executor = make(strategy="thread")
         plain, special = executor.submit(double, 4), executor.submit(double, (threading, 1))
         wait([plain, special], 60)
-        assert plain.job.replay().compared.verdict == "same"  # type: ignore[attr-defined]
+        assert plain.job.replay().compared.verdict == "same"
         with pytest.raises(ValueError, match="JSON cannot hold args"):
-            special.job.replay()  # type: ignore[attr-defined]
+            special.job.replay()
 
     def test_failed_jobs_run_again_from_their_files(self, make: Make, tmp_path: Path) -> None:
         needed = tmp_path / "needed"
