@@ -300,7 +300,7 @@ class JobCheck:
         self.findings.error(kind, path, text, self.scope.resume, self._settle)
 
     def _decide(self, record: JobRecord, attempts: dict[int, Attempt]) -> Decision:
-        forgiven = max(self._numbers(RETRY), default=0)
+        forgiven = max(self._numbers(RETRY, "retry."), default=0)
         return decide(list(attempts.values()), record.policy, self.exam.observer.is_alive, forgiven=forgiven)
 
 
