@@ -20,7 +20,7 @@ from tests.support import tea_cmd
 from tests.tools import kit
 from tests.tools.kit import files_of, job, read, run, start, verb, write_workflow
 from tools.reporting import totals
-from tools.reporting.data import Limits, make
+from tools.reporting.data import Limits, columns, make
 from tools.reporting.page import in_script, page
 from tools.reporting.record import Attempt, FanOut, Job, Run
 from tools.reporting.spans import span
@@ -460,7 +460,8 @@ def test_what_failed_and_what_is_slow_comes_first() -> None:
 def test_every_limit_is_told() -> None:
     run_ = made_up(40, failed=(1, 2), tries=3)
     run_.damaged = ["one", "two", "three"]
-    report = make(run_, Limits(attempts=2, groups=0, workers=1, damaged=1, detail_bytes=0))
+    limits = Limits(attempts=2, groups=0, workers=1, damaged=1, detail_bytes=0, errors=15, short=4, fanouts=0)
+    report = make(run_, limits)
     told = "\n".join(report.left_out)
     for text in (
         "40 older attempts are not drawn",
@@ -468,10 +469,19 @@ def test_every_limit_is_told() -> None:
         "3 of 4 workers",
         "2 more damaged files",
         "0 of 40",
+        "cut after 4 characters",
+        "1 of 1 fan-outs",
     ):
         assert text in told
     text = page(report).decode()
     assert all(line.split("`")[0] in text for line in report.left_out)
+
+
+def test_all_attempts_together_are_bounded() -> None:
+    report = make(made_up(50, tries=8), Limits(all_attempts=120))
+    assert report.attempts == 2
+    assert len(columns(report)["tries"]["start"]) == 100
+    assert "300 older attempts are not drawn" in report.left_out[-1]
 
 
 def test_the_page_of_many_jobs_is_small() -> None:

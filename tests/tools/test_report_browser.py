@@ -19,8 +19,6 @@ from tests.tools.test_report import EVIL, hostile_run, made_up
 from tools.reporting.data import Limits, make
 from tools.reporting.page import page as page_of
 
-pytestmark = pytest.mark.xdist_group("browser")  # one browser for all of them
-
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:

@@ -24,17 +24,22 @@ from tools.text import size
 class Limits:
     """How much a report holds at most.
 
-    jobs: that are listed and drawn. attempts: of one job, the newest. details: jobs with input, result and output.
-    detail_bytes: of all details together. slowest, failures, groups, workers, damaged: lines of those lists.
+    jobs: that are listed and drawn. attempts: of one job, the newest; all_attempts: of all jobs together. errors:
+    characters of all errors together in the list, of which each has `short` in any case. details: jobs with input,
+    result and output; detail_bytes: of all these together. The others: lines of those lists.
     """
 
     jobs: int = 100_000
     attempts: int = 20
+    all_attempts: int = 200_000
+    errors: int = 4_000_000
+    short: int = 60
     details: int = 2_000
     detail_bytes: int = 8_000_000
     slowest: int = 20
     failures: int = 20
     groups: int = 50
+    fanouts: int = 200
     workers: int = 200
     damaged: int = 50
     sizes: Sizes = field(default_factory=Sizes)
@@ -42,7 +47,10 @@ class Limits:
 
 @dataclass(slots=True)
 class Report:
-    """A run with its figures. jobs: those that are listed. details: by the name of the job."""
+    """A run with its figures.
+
+    jobs: those that are listed. details: by the name of the job. attempts: the newest ones of a job that are drawn.
+    """
 
     run: Run
     limits: Limits
@@ -55,6 +63,7 @@ class Report:
     jobs: list[Job] = field(default_factory=list)
     details: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
+    attempts: int = 0
 
     @property
     def total(self) -> int:
@@ -78,6 +87,7 @@ def make(run: Run, limits: Limits) -> Report:
     )
     ranks = _ranks(report)
     report.jobs = _chosen(report, ranks)
+    report.attempts = _attempts(report)
     report.left_out = list(_left_out(report, _read_details(report, ranks)))
     return report
 
@@ -104,6 +114,14 @@ def _chosen(report: Report, ranks: Mapping[str, int]) -> list[Job]:
         return jobs
     kept = {job.name for job in heapq.nsmallest(limit, jobs, key=lambda job: ranks[job.name])}
     return [job for job in jobs if job.name in kept]
+
+
+def _attempts(report: Report) -> int:
+    """How many attempts of each job may be drawn, so that all together are not too many."""
+    limit = report.limits.attempts
+    while limit > 1 and sum(min(len(job.attempts), limit) for job in report.jobs) > report.limits.all_attempts:
+        limit //= 2
+    return limit
 
 
 def _read_details(report: Report, ranks: Mapping[str, int]) -> int:
@@ -138,9 +156,13 @@ def _left_out(report: Report, cut: int) -> Iterator[str]:
             f"characters, errors after {sizes.error:,}; of what a job printed the last {size(sizes.output)} are here."
             " `tea spool show JOB` and `tea spool logs JOB` have more."
         )
-    clipped = sum(max(0, len(job.attempts) - limits.attempts) for job in report.jobs)
+    clipped = sum(max(0, len(job.attempts) - report.attempts) for job in report.jobs)
     if clipped:
-        yield f"{clipped:,} older attempts are not drawn: there are the last {limits.attempts} of each job."
+        yield f"{clipped:,} older attempts are not drawn: there are the last {report.attempts} of each job."
+    if sum(len(job.error) for job in report.jobs) > limits.errors:
+        yield f"There are so many errors that most in the table are cut after {limits.short} characters."
+    if len(run.fanouts) > limits.fanouts:
+        yield f"{len(run.fanouts) - limits.fanouts:,} of {len(run.fanouts):,} fan-outs are not in their table."
     if len(report.failures) > limits.groups:
         yield f"{len(report.failures) - limits.groups:,} rarer kinds of errors have no group; the table has them."
     if len(report.workers) > limits.workers:
@@ -236,7 +258,7 @@ def columns(report: Report) -> dict[str, Any]:
 
     A job has `tries` attempts in the columns of attempts, and had `older` before them.
     """
-    limit, begin = report.limits.attempts, report.run.started
+    limit, begin, room = report.attempts, report.run.started, report.limits.errors
     kinds, errors, workers, places, outcomes = _Words(), _Words(), _Words(), _Words(), _Words()
     jobs: dict[str, list[Any]] = {
         name: [] for name in ("place", "name", "state", "kind", "error", "tries", "counted")
@@ -245,7 +267,9 @@ def columns(report: Report) -> dict[str, Any]:
     for job in report.jobs:
         shown = job.attempts[-limit:]
         place, _, name = job.name.rpartition("/")
-        row = (place, name, job.state, job.error_type, job.error, len(shown), _counted(job, shown))
+        room -= len(job.error)
+        error = job.error if room >= 0 else job.error[: report.limits.short]
+        row = (place, name, job.state, job.error_type, error, len(shown), _counted(job, shown))
         words = (places, None, outcomes, kinds, errors, None, None)
         for column, words_, value in zip(jobs.values(), words, row, strict=True):
             column.append(value if words_ is None else words_.number(str(value)))

@@ -14,11 +14,13 @@ for (let job = 0; job < JOBS; job++) first[job + 1] = first[job] + jobs.tries[jo
 const jobOf = new Int32Array(first[JOBS]);
 for (let job = 0; job < JOBS; job++) jobOf.fill(job, first[job], first[job + 1]);
 
-const hosts = [];  // names
-const hostOf = words.worker.map((worker) => {  // the host of each worker
-  const host = worker.slice(0, worker.lastIndexOf(':')) || '';
-  return hosts.includes(host) ? hosts.indexOf(host) : hosts.push(host) - 1;
-});
+const hosts = [...new Set(words.worker.map(hostOfName))];
+const hostNumbers = new Map(hosts.map((host, place) => [host, place]));
+const hostOf = words.worker.map((worker) => hostNumbers.get(hostOfName(worker)));  // the host of each worker
+
+function hostOfName(worker) {
+  return worker.slice(0, Math.max(0, worker.lastIndexOf(':')));
+}
 
 const nameOf = (job) => `${words.place[jobs.place[job]]}/${jobs.name[job]}`;
 const stateOf = (job) => words.state[jobs.state[job]];

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from importlib.resources import files
+from itertools import islice
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
@@ -120,18 +121,18 @@ _WISHES = (("strategy", "strategy"), ("max_workers", "workers"), ("entry", "from
 
 
 def _fanouts(report: Report) -> Iterator[dict[str, Any]]:
-    for fanout, jobs in zip(report.run.fanouts, report.by_fanout, strict=True):
+    for fanout, jobs in islice(zip(report.run.fanouts, report.by_fanout, strict=True), report.limits.fanouts):
         counts = totals.counts(jobs, fanout.unmade)
         durations = totals.durations(seconds for seconds, _ in totals.timed(jobs))
         yield {"fanout": fanout, "counts": counts, "total": sum(counts.values()), "durations": durations}
 
 
 def _histograms(report: Report) -> Iterator[dict[str, Any]]:
-    """One for each fan-out in which enough jobs have ended for a shape; without any such, of the first."""
-    enough = any(len(totals.timed(jobs)) >= WORTH_IT for jobs in report.by_fanout)
-    for place, jobs in enumerate(report.by_fanout):
-        values = totals.timed(jobs)
-        if len(values) >= (WORTH_IT if enough else 1):
+    """One for each fan-out in which enough jobs have ended for a shape; without any such, for the largest."""
+    every = [totals.timed(jobs) for jobs in report.by_fanout]
+    most = max(map(len, every), default=0)
+    for place, values in enumerate(every):
+        if values and len(values) >= min(WORTH_IT, most):
             found = totals.histogram(values)
             title = report.run.fanouts[place].name
             yield {

@@ -84,18 +84,30 @@ function showPage() {
 
 // -- what people choose -----------------------------------------------------------------------------------------
 
+const OFFERED = 500;  // of more choices nobody chooses; the search finds the others
+
 function options(select, pairs) {
-  for (const [value, text] of pairs) select.append(make('option', { value }, text));
+  for (const [value, text] of pairs.slice(0, OFFERED)) select.append(make('option', { value }, text));
+  if (pairs.length > OFFERED) select.append(make('option', { disabled: '' }, `and ${number(pairs.length - OFFERED)} more: search for them`));
   select.parentElement.hidden = pairs.length < 2;
+}
+
+// Choose a value, also one that was not offered.
+function choice(select, value) {
+  select.value = value;
+  if (select.selectedIndex >= 0) return;
+  const text = select.id === 'by-fanout' ? data.fanouts.names[value] : value;
+  select.append(make('option', { value }, text));
+  select.value = value;
 }
 
 // Put the filter into the form.
 function showFilter() {
   find('#search').value = filter.text;
   for (const box of document.querySelectorAll('#filters [name="state"]')) box.checked = filter.states.has(box.value);
-  find('#by-fanout').value = filter.group;
-  find('#by-host').value = filter.host;
-  find('#by-kind').value = filter.kind;
+  choice(find('#by-fanout'), filter.group);
+  choice(find('#by-host'), filter.host);
+  choice(find('#by-kind'), filter.kind);
   const range = find('#by-range');
   range.hidden = filter.low === null;
   if (filter.low !== null) range.textContent = `took ${span(filter.low)} to ${span(filter.high)} ✕`;

@@ -55,7 +55,8 @@ function timeline() {
     lanes = [];
     labels = [];
     const named = [...groups].map(([group, list]) => [name(group), list]);
-    named.sort((a, b) => a[0].localeCompare(b[0], 'en', { numeric: true }));
+    const order = new Intl.Collator('en', { numeric: true });
+    named.sort((a, b) => order.compare(a[0], b[0]));
     for (const [label, list] of named) {
       list.sort((a, b) => tries.start[a] - tries.start[b]);
       const top = lanes.length, ends = [];
@@ -90,7 +91,7 @@ function timeline() {
     height = Math.min(content, 458);
     box.style.height = `${height + 2}px`;
     width = box.clientWidth;
-    const widest = Math.max(...labels.map(({ label }) => label.length * 6.6 + 16));
+    const widest = labels.reduce((most, { label }) => Math.max(most, label.length * 6.6 + 16), 0);
     gutter = Math.min(width < NARROW ? 74 : 200, Math.max(width < NARROW ? 50 : 80, widest));
     fit(canvas, pen, width, height);
     canvas.style.marginBottom = `${content - height}px`;
