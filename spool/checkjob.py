@@ -207,15 +207,15 @@ class JobCheck:
 
     # -- attempts -------------------------------------------------------------------------------------------------
 
-    def _numbers(self, pattern: re.Pattern[str], beginning: str = "result.") -> set[int]:
+    def _numbers(self, pattern: re.Pattern[str], beginning: str) -> set[int]:
         """The numbers of attempts in names that fit; most names are known by their beginning not to."""
         found = (pattern.fullmatch(name) for name in self.files if name.startswith(beginning))
         return {int(match[1]) for match in found if match}
 
     def _attempts(self, record: JobRecord) -> dict[int, Attempt]:
         """What `job.look` would see, by number."""
-        claims, results = self._numbers(CLAIM, "claim."), self._numbers(RESULT)
-        nobodys = results | self._numbers(QUARANTINED)
+        claims, results = self._numbers(CLAIM, "claim."), self._numbers(RESULT, "result.")
+        nobodys = results | self._numbers(QUARANTINED, "result.")
         attempts = {}
         for number in sorted(claims):
             end = self._ended(record, number) if number in results else None

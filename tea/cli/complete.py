@@ -1,4 +1,4 @@
-"""What a shell offers for RUN and JOB: names from the spool that the command line names so far.
+"""What a shell offers for RUN and JOB: names from the spool that the command line names so far; for files, files.
 
 Completion never fails and never waits: a spool that cannot be read offers nothing, and of many names the first are
 offered.
@@ -6,6 +6,7 @@ offered.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -27,13 +28,34 @@ Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]
 _Names = Callable[["SpoolFiles", str], Iterator[str]]
 
 
-def _completer(names: _Names) -> Completer:
+class _Path(click.types.StringParamType):
+    """A text that names a file or folder, or may."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type=self._kind)]
+
+
+def offer_paths(command: click.Command) -> None:
+    """See to it that files and folders are offered wherever a parameter says that it takes one."""
+    for param in command.params:
+        name = param.make_metavar(click.Context(command)) if type(param.type) is click.types.StringParamType else ""
+        words = set(re.findall("[A-Z]+", name))
+        if not words.isdisjoint(("FILE", "WORKFLOW")):
+            param.type = _Path("file")
+        elif not words.isdisjoint(("DIR", "SPOOL")):
+            param.type = _Path("dir")
+
+
+def _completer(names: _Names, paths: str = "dir") -> Completer:
     def complete(context: click.Context, _parameter: click.Parameter, typed: str) -> list[CompletionItem]:
         from spool.errors import SpoolError
         from spool.layout import SpoolFiles
 
         if typed.startswith((".", "/", "~")):
-            return [CompletionItem(typed, type="dir")]
+            return [CompletionItem(typed, type=paths)]
         files = SpoolFiles(spool_path(context.params.get("spool")))
         try:
             return [CompletionItem(name) for name in islice(names(files, typed), OFFERED)]
@@ -96,7 +118,7 @@ run_names = _completer(_runs)
 job_names = _completer(_jobs(*TICKETS))
 failed_names = _completer(_both("failed", "cancelled"))
 open_names = _completer(_both("todo"))
-pack_names = _completer(_packs)
+pack_names = _completer(_packs, "file")
 
 
 def workflows_and_hosts(_context: click.Context, _parameter: click.Parameter, typed: str) -> list[CompletionItem]:

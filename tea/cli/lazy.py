@@ -6,6 +6,7 @@ the user's own might be named after.
 
 from __future__ import annotations
 
+import os
 import select
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,6 +49,10 @@ class LazyGroup(click.Group):
         module, _, name = entry.reference.partition(":")
         command = getattr(import_module(module), name)
         assert isinstance(command, click.Command)
+        if _completing():
+            from tea.cli.complete import offer_paths
+
+            offer_paths(command)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -63,6 +68,11 @@ class LazyGroup(click.Group):
         """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.help) for name, entry in self.entries.items()])
+
+
+def _completing() -> bool:
+    """Whether a shell asks what may follow."""
+    return "_TEA_COMPLETE" in os.environ
 
 
 def _has_no_reader(descriptor: int) -> bool:

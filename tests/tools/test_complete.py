@@ -42,9 +42,26 @@ def test_only_jobs_that_the_verb_is_for(here: Path) -> None:
 
 def test_runs(here: Path) -> None:
     name = read(here, "status")["run"]
-    for words in (["resume"], ["spool", "status"], ["spool", "list"], ["spool", "retry"]):
+    for words in (["resume"], ["spool", "status"], ["spool", "list"], ["spool", "report"], ["spool", "retry"]):
         assert offered(here, *words, name[:8]) == [name]
     assert offered(here, "spool", "cancel", name[-4:-1]) == [name[-4:]]
+
+
+def test_packed_runs(here: Path, tmp_path: Path) -> None:
+    other = tmp_path / "packed"
+    other.mkdir()
+    write_workflow(other, retries=0)
+    run(other)
+    name = read(other, "status")["run"]
+    assert offered(other, "spool", "unpack", "2") == []
+    read(other, "pack")
+    assert offered(other, "spool", "unpack", "2") == offered(other, "spool", "status", "2") == [name]
+
+
+def test_files_and_folders(here: Path) -> None:
+    assert offered(here, "spool", "replay", "7", "--workflow", "w") == ["w"]
+    assert offered(here, "run", "w") == ["w"]
+    assert offered(here, "spool", "status", "--spool", "w") == ["w"]
 
 
 def test_the_spool_that_is_named(here: Path, tmp_path: Path) -> None:
