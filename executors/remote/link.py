@@ -140,6 +140,8 @@ class Link:
         """Connect and listen until the session ends. Raises HostError, but when this link is closed."""
         session = self._connecting = Session(self.host, self._config)
         try:
+            if self._closing.is_set():  # `close` has looked before there was anything to kill
+                return
             self.session += 1
             try:
                 self._begin(session)
@@ -170,6 +172,8 @@ class Link:
             session.send(frame)
         session.answer(mark, SILENCE)
         self.slots, self._live, self._connecting = slots, session, None
+        if self._closing.is_set():  # `close` may have seen neither
+            session.send(Frame({"op": "stop"}))
         self._tell(News(self, self.session, "ready", Frame(hello)))
 
     def _listen(self, session: Session) -> None:

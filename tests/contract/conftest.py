@@ -6,15 +6,18 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from spool.run import open_spool
-from tests import support
+from tests import sshd, support
 from tests.contract.world import World
+from tests.faults.kit import need
 
-EVERY = ("thread-yaml", "process-yaml", "workers-yaml", "thread-python", "process-python")
-YAML = ("thread-yaml", "process-yaml", "workers-yaml")
+REMOTE = pytest.param("remote-yaml", marks=pytest.mark.ssh)
+EVERY = ("thread-yaml", "process-yaml", "workers-yaml", REMOTE, "thread-python", "process-python")
+YAML = ("thread-yaml", "process-yaml", "workers-yaml", REMOTE)
 PYTHON = ("thread-python", "process-python")
 
 
@@ -44,15 +47,37 @@ def _served_spool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         worker.wait()
 
 
+@pytest.fixture(scope="session")
+def _reached_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sshd.Hosts]:
+    """A host, `one`, that is reached by ssh as long as the tests run."""
+    need("sshd")
+    folder = tmp_path_factory.mktemp("hosts")
+    folder.chmod(0o700)
+    with sshd.hosts(folder) as hosts:
+        hosts.add("one")
+        yield hosts
+
+
+def _remote(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The settings that lead to the host."""
+    hosts = request.getfixturevalue("_reached_hosts")
+    request.getfixturevalue("monkeypatch").setenv("TEA_SSH_CONFIG", str(hosts.config))
+    host = {"host": "one", "slots": 4, "workdir": str(hosts.names["one"].workdir)}
+    return {"hosts": [host]}
+
+
 def _world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
     strategy, _, kind = request.param.partition("-")
+    remote: dict[str, Any] = {}
     if strategy == "workers":
         spool = request.getfixturevalue("_served_spool")
     else:
+        if strategy == "remote":
+            remote = _remote(request)  # first, as the host stays
         request.getfixturevalue("no_leftovers")
         spool = tmp_path / "spool"
         os.mkdir(spool, 0o700)
-    return World(strategy, kind, spool, tmp_path)
+    return World(strategy, kind, spool, tmp_path, remote)
 
 
 @pytest.fixture(params=EVERY)

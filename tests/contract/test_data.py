@@ -46,7 +46,8 @@ def test_dynamic_parallel_with_a_subgraph(yaml_world: World) -> None:
             "subgraph": reference,
             "input": {"given": "{{ state.item }}"},
         }
-        ran = yaml_world.run(yaml_world.over(spec), {"numbers": ITEMS})
+        settings = {"remote": {**yaml_world.remote, "files": ["inner.yaml"]}} if yaml_world.remote else {}
+        ran = yaml_world.run(yaml_world.over(spec, settings), {"numbers": ITEMS})
         assert values(ran) == [9, 1, 4]
 
 

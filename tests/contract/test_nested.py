@@ -40,6 +40,8 @@ def test_a_subgraph_that_fans_out(yaml_world: World, chunk: int) -> None:
     ran = yaml_world.run(yaml_world.over(spec))
     assert ran.column("error") == [None] * 3
     assert [(r["sum"], r["bad"]) for r in ran.results] == [(30, []), (30, ["split"]), (0, [])]
+    if not yaml_world.records_all:
+        return
     inner = sorted(str(path.relative_to(ran.fanout / "jobs")) for path in ran.fanout.glob("jobs/*/fanouts/*/jobs/*"))
     jobs = {path.partition("/")[0] for path in inner}
     assert len(inner) == 4
@@ -83,10 +85,9 @@ def test_a_branch_that_fans_out_over_edges(yaml_world: World) -> None:
     assert ran.state["v"] == [3, 100]
     assert ran.state["logs"] == [["a", "a1"], ["a", "a2"]]
     assert ran.state["log"] == [["a"], []]
-    assert sorted(path.name for path in ran.fanout.glob("jobs/0000-a/fanouts/001-a/jobs/*")) == [
-        "0000-a1",
-        "0001-a2",
-    ]
+    if yaml_world.records_all:
+        inner = ran.fanout.glob("jobs/0000-a/fanouts/001-a/jobs/*")
+        assert sorted(path.name for path in inner) == ["0000-a1", "0001-a2"]
 
 
 def test_a_branch_of_a_python_graph_that_fans_out(python_world: World) -> None:
@@ -122,6 +123,8 @@ def test_a_failure_inside_is_the_inner_fan_ins_business(yaml_world: World) -> No
 
 def test_an_outer_branch_that_is_tried_again_keeps_what_its_inner_branches_gave(yaml_world: World) -> None:
     """The inner fan-out has finished when the outer branch fails: its jobs are not run again."""
+    if not yaml_world.records_all:
+        pytest.skip("what a branch on a host has begun stays there, and its next attempt may run elsewhere")
     counted = yaml_world.folder / "counted"
     nodes, edges = nested_edges()
     nodes[2]["run"] = f"open({str(counted)!r}, 'a').write('x')\nreturn {{'v': 1}}"
@@ -153,7 +156,8 @@ def test_an_outer_branch_that_timed_out_is_tried_again_with_its_inner_branches(y
         "return {'v': 1}"
     )
     nodes[4]["run"] = "return {'v': [r.outcome for r in parallel_results], 'logs': []}"
-    edges[1]["parallel_config"] = {"timeout_seconds": 2, "retry": {"max_retries": 1, "base_delay": 0.01}}
+    limits = {"timeout_seconds": yaml_world.limit(2), "retry": {"max_retries": 1, "base_delay": 0.01}}
+    edges[1]["parallel_config"] = limits
     ran = yaml_world.run(yaml_world.yaml(nodes, edges))
     assert ran.column("retry_count") == [1, 0]
     assert ran.state["v"] == [["succeeded", "succeeded"], 100]

@@ -72,7 +72,7 @@ def test_an_item_in_a_chunk_that_takes_too_long_ends_its_chunk(yaml_world: World
         "type": "dynamic_parallel",
         "items": [0, 1, 2, 3],
         "chunk_size": 2,
-        "parallel_config": {"timeout_seconds": 0.5},
+        "parallel_config": {"timeout_seconds": yaml_world.limit(0.5)},
         "action": {"run": "if state['item'] != 3:\n    return {'v': 1}\n" + WAIT},
     }
     ran = yaml_world.run(yaml_world.over(spec))

@@ -42,7 +42,12 @@ ODD: dict[str, Any] = {
 }
 
 
+ONLY_JSON = "nothing but JSON travels to a host; what else is refused, test_functions_travel_too says"
+
+
 def test_odd_values_arrive_and_come_back(world: World) -> None:
+    if world.json_only:
+        pytest.skip(ONLY_JSON)
     code = (
         "state['set'].add(9)\n"
         "state['point'] = type(state['point'])(state['point'].x + 1)\n"
@@ -57,6 +62,8 @@ def test_odd_values_arrive_and_come_back(world: World) -> None:
 
 
 def test_the_record_shows_them_as_what_they_are(world: World) -> None:
+    if world.json_only:
+        pytest.skip(ONLY_JSON)
     ran = world.run(world.edges({"a": "return {'new': {5}}"}), {"set": {1}, "n": 1})
     job = Path(str(ran.results[0].job))
     shown = json.loads((job / "input.json").read_bytes())
@@ -119,7 +126,11 @@ def test_a_result_that_cannot_travel_fails_its_branch(world: World) -> None:
 
 
 def test_functions_travel_too(world: World) -> None:
-    """Lambdas by cloudpickle."""
+    """Lambdas by cloudpickle; where only JSON travels, they are refused."""
+    if world.json_only:
+        with world.no_job_is_made(), pytest.raises(PickleValidationError, match="only JSON travels to a host"):
+            world.run(world.edges({"a": ""}), {"f": lambda x: x})
+        return
     ran = world.run(world.edges({"a": "return {'y': state['f'](2)}"}), {"f": lambda x: x * 21})
     assert ran.results[0]["y"] == 42
 
@@ -183,6 +194,8 @@ def _not_there() -> None:
 
 
 def test_an_input_that_cannot_be_read_there_fails_its_branch(world: World) -> None:
+    if world.json_only:
+        pytest.skip(ONLY_JSON)
     ran = world.run(world.edges({"a": ""}), {"thing": BreaksThere()})
     if world.shares_memory:
         assert ran.column("success") == [True]

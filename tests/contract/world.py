@@ -74,6 +74,27 @@ class World:
     kind: str
     spool: Path
     folder: Path
+    remote: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """Those that every graph has."""
+        wanted = {"strategy": self.strategy, "max_workers": 4, "grace_seconds": 0.2}
+        return {**wanted, "remote": dict(self.remote)} if self.remote else wanted
+
+    @property
+    def json_only(self) -> bool:
+        """Whether nothing but JSON travels to the workers."""
+        return self.strategy == "remote"
+
+    @property
+    def records_all(self) -> bool:
+        """Whether fan-outs inside a branch are recorded here, and there for its next attempt."""
+        return self.strategy != "remote"
+
+    def limit(self, seconds: float) -> float:
+        """Time for a job of some steps: on a host, a slot loads what it needs with its first one."""
+        return seconds * 5 if self.strategy == "remote" else seconds
 
     @property
     def shares_memory(self) -> bool:
@@ -92,7 +113,7 @@ class World:
     ) -> Any:
         """`src` fans out to the branches, each a node or a chain of nodes; `join` collects them."""
         chains = {name: [code] if isinstance(code, str) else list(code) for name, code in branches.items()}
-        wanted = {"strategy": self.strategy, "max_workers": 4, "grace_seconds": 0.2, **(settings or {})}
+        wanted = {**self._settings, **(settings or {})}
         if self.kind == "yaml":
             return self.yaml(_nodes(chains, first, last), _edges(chains), wanted, **compiling)
         return _python_graph(chains, first, last, wanted).compile(**compiling)
@@ -108,7 +129,7 @@ class World:
         **compiling: Any,
     ) -> Any:
         """A graph of a workflow that is a mapping."""
-        wanted = {"strategy": self.strategy, "max_workers": 4, "grace_seconds": 0.2, **(settings or {})}
+        wanted = {**self._settings, **(settings or {})}
         workflow = {"name": "contract", "settings": {"parallel": wanted}, "nodes": nodes, **(more or {})}
         if edges is not None:
             workflow["edges"] = edges
