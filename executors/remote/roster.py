@@ -54,9 +54,12 @@ class Roster:
     def show(self, held: Mapping[str, Held]) -> None:
         """What runs where now; written only where that has changed."""
         path = self._board.fanout.path
+        lines: dict[str, list[str]] = {host: [] for host in self._workers}
+        for one in held.values():
+            if one.since and one.link is not None and one.link.name in lines:
+                lines[one.link.name].append(_line(path, one))
         for host, worker in self._workers.items():
-            here = (one for one in held.values() if one.since and one.link is not None and one.link.name == host)
-            text = "\n".join(_line(path, one) for one in here)
+            text = "\n".join(lines[host])
             if text != self._shown.get(host, ""):
                 self._shown[host] = text
                 with contextlib.suppress(OSError):

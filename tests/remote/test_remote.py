@@ -11,7 +11,7 @@ import pytest
 
 from tests.remote.conftest import Farm, both_transports
 from tests.sshd import Host
-from tests.support import tea_cmd, wait_until
+from tests.support import wait_until
 
 VALUE = "return {'v': state['item']}"
 
@@ -154,21 +154,6 @@ def test_what_json_cannot_hold_fails_the_branch_that_left_it(farm: Farm) -> None
     assert "JSON cannot hold what the branch left in odd" in ran.state["errors"][1]
 
 
-def test_status_names_the_hosts(two: Farm) -> None:
-    stop = two.folder / "stop"
-    code = f"import os, time\nwhile not os.path.exists({str(stop)!r}):\n    time.sleep(0.02)\nreturn {{'v': 1}}"
-    process = two.start(two.workflow(code, 4))
-
-    def shown() -> bool:
-        text = tea_cmd("spool", "status", "--spool", two.spool).stdout
-        return "one (2 slots)" in text and "two (2 slots)" in text
-
-    wait_until(shown, what="the hosts in the status")
-    stop.touch()
-    out, err = process.communicate(timeout=60)
-    assert json.loads(out)["sum"] == 4, err
-
-
 @both_transports
 def test_a_killed_coordinator_leaves_nothing_there_and_resumes(two: Farm) -> None:
     """Row 34."""
@@ -204,7 +189,6 @@ def test_a_stopped_run_goes_on(farm: Farm) -> None:
     [
         ({}, "hosts"),
         ({"hosts": ["-oProxyCommand=x"]}, "is refused"),
-        ({"hosts": ["one"], "launcher": "parallel"}, "launcher 'parallel' is not in this version"),
         ({"hosts": ["one"], "transport": "rsh"}, "must be 'auto' or 'openssh' or 'sftp'"),
         ({"hosts": ["one"], "env": ["TEA_NOT_SET"]}, "TEA_NOT_SET"),
         ({"hosts": ["one"], "files": ["nothing-here"]}, "nothing-here does not exist"),
