@@ -30,7 +30,7 @@ browser, mail it, keep it. Reads a live, a finished or a crashed run, and change
 \b
   tea spool report
   tea spool report 7f3a -o monday.html
-  tea spool report --details 0          no inputs, results and output in it
+  tea spool report --details 0          no inputs, results, output, command line in it
   tea spool report --json | jq .counts
 
 A file that is there is replaced only when it is such a page. The page holds what the record holds: whoever may not

@@ -15,7 +15,8 @@ from tests.browser import Browser, Page, program
 from tests.faults.kit import cannot
 from tests.support import wait_until
 from tests.tools.kit import run, verb, write_workflow
-from tests.tools.test_report import EVIL, hostile_run, made_up
+from tests.tools.test_report import EVIL, hostile_run
+from tests.tools.test_reporting import made_up
 from tools.reporting.data import Limits, make
 from tools.reporting.page import page as page_of
 

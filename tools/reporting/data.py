@@ -144,6 +144,8 @@ def _left_out(report: Report, cut: int) -> Iterator[str]:
             f"{len(report.jobs):,} of {len(run.jobs):,} jobs are listed and drawn: what failed, is slow or was "
             "retried first. `tea spool list` has all. Counts, durations and workers are those of all jobs."
         )
+    if not limits.details:
+        yield "The command line is not here: it may hold inputs."
     if len(report.details) < len(report.jobs):
         yield (
             f"Input, result and output are here for {len(report.details):,} of {len(report.jobs):,} jobs "
@@ -183,7 +185,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "state": run.state,
         "coordinator": run.driver or None,
         "coordinator_alive": run.alive,
-        "record": dict(run.record),
+        "record": {name: value for name, value in run.record.items() if name != "argv" or report.limits.details},
         "taken": run.taken,
         "started": run.started,
         "seconds": run.seconds,

@@ -98,7 +98,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     record = report.run.record
     yield "workflow", str(record.get("workflow") or "a graph built in Python")
     words = record.get("argv")
-    if isinstance(words, list) and words:
+    if isinstance(words, list) and words and report.limits.details:
         program = os.path.basename(str(words[0]))
         yield "command", clip(shlex.join(["tea" if program == "__main__.py" else program, *map(str, words[1:])]), 600)
     yield "folder", str(record.get("cwd") or record.get("folder") or "")
