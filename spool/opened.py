@@ -19,7 +19,6 @@ import tempfile
 
 from spool.errors import PackedRunError
 from spool.layout import JobFiles, RunFiles, SpoolFiles, is_name
-from spool.pack import Pack, restore
 
 _FOLDER = re.compile(r"tea-opened-([1-9][0-9]*)-.+")
 
@@ -28,6 +27,8 @@ class _Opened:
     """A packed run of which parts are restored."""
 
     def __init__(self, spool: SpoolFiles, name: str) -> None:
+        from spool.pack import Pack  # every worker imports this module, and hardly any a pack
+
         self.spool, self.pack, self.process = spool, Pack(spool.pack(name)), os.getpid()
         self.there = SpoolFiles(tempfile.mkdtemp(prefix=f"tea-opened-{os.getpid()}-"))
         self.run = self.there.run(name)
@@ -35,13 +36,18 @@ class _Opened:
         os.makedirs(self.run.path, 0o700)
         self.listed = {f"{self.run.path}/{folder}": names for folder, names in self.pack.names.items()}
         self._seen: tuple[int, dict[str, bytes]] = (0, {})
-        restore(self.pack, [0], self.run.path)
+        self._restore([0])
 
     def fetch(self, numbers: set[int]) -> None:
         wanted = sorted(numbers - self._fetched)
         if wanted:
-            restore(self.pack, wanted, self.run.path, parents=True)
+            self._restore(wanted, parents=True)
             self._fetched |= numbers
+
+    def _restore(self, numbers: list[int], *, parents: bool = False) -> None:
+        from spool.pack import restore
+
+        restore(self.pack, numbers, self.run.path, parents=parents)
 
     def read(self, path: str) -> bytes | None:
         """A small file of a job; the chunk that it is in is kept at hand."""

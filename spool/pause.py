@@ -16,7 +16,6 @@ from spool import jsonio
 from spool.cancel import asker
 from spool.errors import UnknownNameError
 from spool.find import in_run, run_of
-from spool.inspect import read_quietly
 from spool.layout import FanOutFiles, RunFiles
 from spool.publish import publish
 
@@ -46,6 +45,8 @@ def paused(run: RunFiles) -> Mapping[str, Any]:
     """Who holds a run, `by`, and since when, `at` in seconds since the epoch; empty when nobody does."""
     if not os.path.lexists(run.paused):
         return {}
+    from spool.inspect import read_quietly  # not for workers, who only look whether the file is there
+
     note = read_quietly(run.paused)
     at = note.get("at")
     return {"by": str(note.get("by") or "somebody"), "at": float(at) if isinstance(at, int | float) else None}
