@@ -90,17 +90,25 @@ def test_nested_chapter_alone(spool_dir: Path) -> None:
     assert state["words"] == 3
 
 
-def test_python_api(tmp_path: Path) -> None:
+def program(name: str, folder: Path) -> list[str]:
+    """Run an example that is a program; the lines it printed."""
+    words = [sys.executable, os.fspath(EXAMPLES / name)]
     done = subprocess.run(
-        [sys.executable, os.fspath(EXAMPLES / "python_api.py")],
-        cwd=tmp_path,
-        env=clean_env(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+        words, cwd=folder, env=clean_env(), capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
-    failure, merged = done.stdout.splitlines()
+    return done.stdout.splitlines()
+
+
+def test_python_api(tmp_path: Path) -> None:
+    failure, merged = program("python_api.py", tmp_path)
     assert failure == "branch broken failed: cannot make sense of 'to be or not to be'"
     assert json.loads(merged) == {"total": 14, "words": 6, "broken": "cannot make sense of 'to be or not to be'"}
+
+
+def test_executor(tmp_path: Path) -> None:
+    assert program("executor.py", tmp_path) == [
+        "chunk 7 failed: list index out of range; see 001-calls/000007-count",
+        "{'200': 301, '201': 299, '202': 300}",
+        "without the broken line: {'200': 32, '201': 34, '202': 33}",
+    ]
