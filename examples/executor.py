@@ -2,8 +2,8 @@
 
     python executor.py
 
-A log is cut into chunks, and each chunk is counted in another process. One line is broken, so one chunk fails: look at
-`tea spool list --state failed`, and at what it read with `tea spool show 7`.
+A log is cut into chunks, and each chunk is counted in another process. One line is broken, so one chunk fails: see
+`tea spool list --state failed`, and what it read with `tea spool show 7`.
 """
 
 from __future__ import annotations

@@ -143,14 +143,15 @@ def resume(spool: str, run: str | None, options: RunOptions, retry_failed: bool 
     """
     session = _Session(options)
     files = runs.find_spool(spool)
-    found = runs.find_run(files, run)
+    found = runs.find_run(files, run, lazily=True)
     record = _record_of(found)
     if record.get("python_graph"):  # also when it is done: its final state is only in that program
         raise InputError(f"run {found.name} came from a graph built in Python; resume it from that program")
-    if record.get("outcome") == "done" and not (retry_failed and _has_failures(found)):
-        return Ended(found, _kept_output(found))
+    over = record.get("outcome") == "done" and not (retry_failed and _has_failures(found))
     if record.get("executor"):
-        return _go_on_with_calls(files, found, record, session, retry_failed)
+        return _go_on_with_calls(files, found, record, session, retry_failed, over)
+    if over:
+        return Ended(found, _kept_output(found))
     workflow = _recorded_workflow(found, record)
     graph = session.graph(workflow)
     session.take_over(record)
@@ -170,14 +171,14 @@ def resume(spool: str, run: str | None, options: RunOptions, retry_failed: bool 
 
 
 def _go_on_with_calls(
-    files: SpoolFiles, found: RunFiles, record: dict[str, Any], session: _Session, retry_failed: bool
+    files: SpoolFiles, found: RunFiles, record: dict[str, Any], session: _Session, retry_failed: bool, over: bool
 ) -> Ended:
-    """The jobs that a `SpoolExecutor` has left are run; there is nothing after them."""
+    """The jobs that a `SpoolExecutor` has left are run; there is nothing after them, so the end is their number."""
     from tea.go_on import go_on
 
     session.take_over(record)
     workers = session.options.max_workers
-    failures = go_on(files, found, workers=workers, retry_failed=retry_failed, warn=session.warn)
+    failures = [] if over else go_on(files, found, workers=workers, retry_failed=retry_failed, warn=session.warn)
     counts = [tickets.counts(fanout) for fanout in runs.fanouts(found.fanouts)]
     state = {kind: sum(one[kind] for one in counts) for kind in tickets.FINISHED}
     return Ended(found, state, failures=failures[:_FAILURES], failed=len(failures))

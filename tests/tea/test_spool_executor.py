@@ -777,6 +777,8 @@ class TestTheRecord:
             done.stderr
         )
         assert [job.result["state"]["result"] for job in executor.run.jobs()] == [4, 2]
+        again = tea_cmd("resume", "--spool", tmp_path / "spool")
+        assert json.loads(again.stdout) == {"done": 2, "failed": 0, "cancelled": 0}
 
     def test_a_worker_from_outside_may_help(self, make: Make, tmp_path: Path) -> None:
         executor, let_go = make(1), tmp_path / "go"
