@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import zip_longest
 from math import isfinite
 from typing import Any
@@ -212,7 +213,8 @@ class _Reader:
             # Who was followed by another attempt was found dead; only the last one may still live.
             attempts.append(self._attempt(job, number_, result, number_ == known[-1] and not accepted))
             last = result
-        attempts = list(_with_ends(attempts))
+        if len(attempts) > 1:
+            attempts = list(_with_ends(attempts))
         state = str(accepted.get("outcome") or _OF_TICKET[ticket])
         if state == "waiting" and attempts and attempts[-1].outcome == "running":
             state = "running"
@@ -251,8 +253,8 @@ class _Reader:
     def _attempt(self, job: JobFiles, number_: int, result: Mapping[str, Any], may_live: bool) -> Attempt:
         started = number(result.get("started"))
         if result and "$unreadable" not in result and started is not None:
-            worker = f"{result.get('host') or '?'}:{result.get('pid') or '?'}"
-            return Attempt(number_, str(result["outcome"]), started, number(result.get("seconds")), visible(worker))
+            worker = _worker(result.get("host"), result.get("pid"))
+            return Attempt(number_, str(result["outcome"]), started, number(result.get("seconds")), worker)
         text = claimed_by(job, number_) or ""
         claimant = Claimant.parse(text)
         worker = f"{claimant.host}:{claimant.pid}" if claimant else ""
@@ -268,6 +270,13 @@ class _Reader:
         if claimant not in self._alive:
             self._alive[claimant] = self._observer.is_alive(claimant)
         return self._alive[claimant]
+
+
+def _worker(host: Any, pid: Any) -> str:
+    return _visible(f"{host or '?'}:{pid or '?'}")
+
+
+_visible = lru_cache(maxsize=4096)(visible)  # a few workers are in many results
 
 
 def _claimed(job: JobFiles, attempt: int) -> float:
