@@ -134,7 +134,7 @@ def _resume(workflow: str, wishes: Wishes, given: dict[str, Any]) -> int:
 
     loaded = load_file(workflow)
     spool = find_spool(spool_path(given["spool"], loaded.spool.dir))
-    files = find_run(spool, given["resume_run"])
+    files = find_run(spool, given["resume_run"], lazily=True)
     _compare(loaded, files)
     options = _options(given)
     return drive(lambda: go_on(spool.path, files.name, options), options, wishes)

@@ -1,0 +1,36 @@
+"""A run on hosts that is paused: what runs there ends, what has only been sent there comes back and waits."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from spool.pause import LOOK
+from tests.remote.conftest import Farm
+from tests.support import tea_cmd, wait_until
+
+ITEMS = 8
+
+
+def spool(farm: Farm, verb: str) -> Any:
+    done = tea_cmd("spool", verb, "--json", "--spool", farm.spool)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_hosts_begin_nothing_new(farm: Farm) -> None:
+    farm.host("one", slots=2)
+    process = farm.start(farm.workflow(farm.held_back("return {'v': state['item']}"), ITEMS))
+    wait_until(lambda: farm.events("host") and len(spool(farm, "status")["running"]) == 2, what="two jobs to run")
+    (done,) = spool(farm, "pause")
+    assert (done["changed"], done["state"]) == (True, "running")
+    until = time.monotonic() + 5 * LOOK  # the coordinator looks by the clock, and asks for what has not begun
+    wait_until(lambda: time.monotonic() > until)
+    farm.let_go(1)
+    wait_until(lambda: len(farm.results()) == 2, what="what runs to end")
+    wait_until(lambda: not spool(farm, "status")["running"], what="nothing to run")
+    assert len(farm.results()) == 2
+    spool(farm, "unpause")
+    out, err = process.communicate(timeout=120)
+    assert json.loads(out)["sum"] == sum(range(ITEMS)), err
