@@ -156,20 +156,26 @@ class Linker:
     """Gives one content many names cheaply: links to a source, a new source when its links are used up, copies last.
 
     Names are made exclusively and nobody may read them before the job's ticket is there.
+
+    Args:
+        data: None for a source that is there, and is read again where links are refused.
     """
 
-    def __init__(self, source: str, data: bytes) -> None:
+    def __init__(self, source: str, data: bytes | None = None) -> None:
         self._source, self._data = source, data
         self._copies = False
         self._generation = 0
         self._current = source
-        if not os.path.lexists(source):
+        if data is not None and not os.path.lexists(source):
             publish(source, data)
+
+    def _content(self) -> bytes:
+        return read_bytes(self._source) if self._data is None else self._data
 
     def link(self, path: str) -> None:
         """Make `path`. Raises FileExistsError when it is taken."""
         if self._copies:
-            return write_exclusive(path, self._data)
+            return write_exclusive(path, self._content())
         try:
             os.link(self._current, path)
         except FileExistsError:
@@ -192,7 +198,7 @@ class Linker:
         self._generation += 1
         self._current = f"{self._source}.{self._generation}"
         try:
-            publish(self._current, self._data)
+            publish(self._current, self._content())
         except FileExistsError:
             pass  # an earlier coordinator of this run got here: use what it made
 

@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import os
 import queue
 import shutil
-import tarfile
 import threading
 import time
 from multiprocessing import connection
 from typing import Any
 
 from executors.bundle import running_bundle
+from executors.remote.arrival import Arrival
 from executors.remote.folder import Folder, Refused
 from executors.remote.frames import Frame, FrameError, FrameReader, FrameWriter
 from executors.remote.intake import Intake
-from executors.remote.relocate import relocated
 from executors.remote.transit import Transit
 from executors.server import warm_up
 from executors.slot import SlotSetup
@@ -33,7 +31,7 @@ from spool import jsonio, tickets
 from spool.claim import host_name, try_claim
 from spool.errors import SpoolError
 from spool.layout import FORMAT, FanOutFiles, JobFiles, is_name
-from spool.publish import Linker, read_bytes, write_exclusive
+from spool.publish import read_bytes, write_exclusive
 from spool.run import CoordinatorLock, create_fanout, create_run, open_spool, update_run
 from spool.watcher import Watcher
 from spool.worker import this_worker
@@ -42,6 +40,9 @@ BEAT = 5.0
 """Seconds between two signs of life."""
 
 TICK = 0.05
+INBOX = 16
+"""Messages that may wait here; more wait on the coordinator's side."""
+
 LATE = 3.0
 """Seconds in which something may still come after a session that was cut."""
 
@@ -84,12 +85,10 @@ class _Fed:
 
     def __init__(self, folder: Folder, reader: FrameReader, writer: FrameWriter, mark: str) -> None:
         self.folder, self._reader, self._writer, self._mark = folder, reader, writer, mark
-        self._inbox: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        self._inbox: queue.Queue[Frame | None] = queue.Queue(INBOX)
         self._woken, self._wake = os.pipe()
         self._over = threading.Event()
-        self._linkers: dict[str, Linker] = {}
-        self._base: Linker | None = None
-        self._archive = io.BytesIO()
+        self._arrival = Arrival(folder)
         self._deliveries: dict[str, int] = {}
         self._count = 1
         self._name = ""
@@ -165,14 +164,11 @@ class _Fed:
             case "run":
                 self._copy(str(header["label"]), str(header["of"]))
             case "files":
-                self._archive.write(frame.payload)
-                if header["last"]:
-                    self._unpack()
+                self._arrival.files(frame)
             case "workflow":
-                text = relocated(frame.payload, str(header["folder"]), self.folder.files)
-                self._linkers[str(header["key"])] = Linker(self.fanout.workflow(str(header["key"])), text)
+                self._arrival.workflow(frame, self.fanout)
             case "base":
-                self._base = Linker(self.fanout.state, frame.payload)
+                self._arrival.base(frame, self.fanout)
 
     def _copy(self, label: str, of: str) -> None:
         """The copy of the fan-out: a spool like any other, which `tea spool` on this host can read."""
@@ -181,12 +177,6 @@ class _Fed:
         self.fanout = create_fanout(self._run.fanouts, 1, label)
         record = {"format": FORMAT, "source": label, "strategy": "process", "started": time.time()}
         write_exclusive(self.fanout.fanout, jsonio.pretty(record))
-
-    def _unpack(self) -> None:
-        self._archive.seek(0)
-        with tarfile.open(fileobj=self._archive, mode="r:gz") as archive:
-            archive.extractall(self.folder.files, filter="data")
-        self._archive = io.BytesIO()
 
     def _begin(self, header: dict[str, Any]) -> float:
         """Start the slots; the seconds that jobs get to end."""
@@ -299,10 +289,7 @@ class _Fed:
         job = JobFiles(self.folder.aside())
         os.mkdir(job.path, 0o700)
         write_exclusive(job.input, frame.payload[size:])
-        if header["base"] and self._base is not None:
-            self._base.link(job.base)
-        if header["workflow"] is not None:
-            self._linkers[header["workflow"]].link(job.workflow)
+        self._arrival.link(header, job)
         write_exclusive(job.job, frame.payload[:size])
         os.rename(job.path, final.path)
         self._deliveries[name] = int(header["delivery"])

@@ -91,8 +91,7 @@ class Feeder(Execution):
         yield from self._cargo.frames()
         for key, text in context.workflows.items():
             yield Frame({"op": "workflow", "key": key, "folder": self._folder}, text)
-        if (base := parcel.read_base(board.fanout)) is not None:
-            yield Frame({"op": "base"}, base)
+        yield from parcel.base(board.fanout)
         yield Frame(
             {
                 "op": "fanout",

@@ -168,8 +168,7 @@ class Link:
         session.send(Frame({"op": "start", "argv": argv, "env": environment}))
         slots = self.host.slots or int(hello["cpus"] or 1)
         session.send(Frame({"op": "slots", "slots": slots, "host": self.name}))
-        for frame in setup.frames():
-            session.send(frame)
+        session.send(iter(setup.frames()))
         session.answer(mark, SILENCE)
         self.slots, self._live, self._connecting = slots, session, None
         if self._closing.is_set():  # `close` may have seen neither

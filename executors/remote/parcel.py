@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, BinaryIO, NamedTuple
@@ -170,7 +171,15 @@ def job(claim: Claim, sent: Sent, delivery: int) -> Frame:
     return Frame(header, sent.record + sent.input)
 
 
-def read_base(fanout: FanOutFiles) -> bytes | None:
-    """The shared state that jobs link to; None when each has it in its input."""
-    data = read_bytes(fanout.state)
-    return data if len(data) > INLINE_BASE else None
+def base(fanout: FanOutFiles) -> Iterator[Frame]:
+    """The shared state that jobs link to, compressed, in pieces; none when each job has it in its input."""
+    with open(fanout.state, "rb") as file:
+        left = os.fstat(file.fileno()).st_size
+        if left <= INLINE_BASE:
+            return
+        deflate = zlib.compressobj(1)
+        while left > 0 and (data := file.read(CHUNK)):
+            left -= len(data)
+            yield Frame(
+                {"op": "base", "last": left <= 0}, deflate.compress(data) + (deflate.flush() if left <= 0 else b"")
+            )

@@ -19,6 +19,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pkgutil import get_data
 from typing import Any
 
@@ -74,14 +75,14 @@ class Session:
         assert self._process.stdout is not None
         self.writer = FrameWriter(self._process.stdin.fileno())
         self.reader = FrameReader(self._process.stdout.fileno(), lambda: self.writer.moved)
-        self._outbox: queue.SimpleQueue[bytes | Frame | None] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[bytes | Frame | Iterator[Frame] | None] = queue.SimpleQueue()
         self._writing = threading.Thread(target=self._write, name=f"tea-to-{host.host}", daemon=True)
         self._writing.start()
 
     # -- what is said -------------------------------------------------------------------------------------------
 
-    def send(self, message: bytes | Frame) -> None:
-        """Send when the link takes it; never waits."""
+    def send(self, message: bytes | Frame | Iterator[Frame]) -> None:
+        """Send when the link takes it; never waits. Messages of an iterator are made when it is their turn."""
         self._outbox.put(message)
 
     def probe(self, mark: str, asked: dict[str, Any], patience: float) -> dict[str, Any]:
@@ -120,8 +121,11 @@ class Session:
             while (message := self._outbox.get()) is not None:
                 if isinstance(message, Frame):
                     self.writer.write(*message)
-                else:
+                elif isinstance(message, bytes):
                     self.writer.raw(message)
+                else:
+                    for frame in message:
+                        self.writer.write(*frame)
         with contextlib.suppress(OSError):
             self._process.stdin.close()  # type: ignore[union-attr]
 

@@ -81,6 +81,66 @@ def test_files_and_shared_state_come_along(farm: Farm) -> None:
 
 
 @both_transports
+def test_the_results_are_those_of_threads(two: Farm) -> None:
+    code = (
+        "if state['item'] == 3:\n    raise ValueError('three')\n"
+        "state['seen'].append(state['item'])\n"
+        "return {'v': state['item'] ** 2, 'text': 'grüße\\n' * state['item'], 'empty': [{}, None, 1.5]}"
+    )
+    path = two.workflow(code, 6)
+    given = json.dumps({"seen": ["before"]})
+    there, here = two.run(path, "--input", given), two.run(path, "--input", given, "--strategy", "thread")
+    assert there.state["ok"] == 5
+    assert {**there.state, "hosts": None} == {**here.state, "hosts": None}
+    runs = [sorted(run.glob("fanouts/*/jobs/*")) for run in sorted(two.spool.glob("runs/*"))]
+    for far, near in zip(*runs, strict=True):
+        results = [json.loads((job / "result.json").read_text()) for job in (far, near)]
+        for key in ("state", "outcome", "error", "error_type", "input_sha256"):
+            assert results[0].get(key) == results[1].get(key), key
+
+
+@both_transports
+def test_a_large_state_and_much_output(farm: Farm) -> None:
+    farm.host("one")
+    given = farm.folder / "given.json"
+    given.write_text(json.dumps({"big": "0123456789" * 2_000_000}))
+    code = "print('x' * 3_000_000)\nreturn {'v': len(state['big']), 'copy': state['big'][:5_000_000]}"
+    ran = farm.run(farm.workflow(code, 3), "--input", str(given))
+    assert ran.state["sum"] == 3 * 20_000_000, ran.state["errors"]
+    for job in farm.jobs():
+        assert len(json.loads((job / "result.json").read_text())["state"]["copy"]) == 5_000_000
+        assert (job / "stdout.1.log").stat().st_size == 3_000_001
+
+
+def test_large_files_take_little_memory(farm: Farm) -> None:
+    """Neither here nor there: they go from disk to disk."""
+    farm.host("one")
+    with open(farm.folder / "blob", "wb") as file:
+        for _ in range(96):
+            file.write(os.urandom(1 << 20))
+    farm.remote["files"] = ["blob"]
+    code = (
+        "pid = os.getpid()\n"
+        "while b'--fed' not in open(f'/proc/{pid}/cmdline', 'rb').read():\n"
+        "    pid = int(open(f'/proc/{pid}/stat').read().rpartition(')')[2].split()[1])\n"
+        "return {'v': os.path.getsize('blob'), 'pid': pid, 'status': open(f'/proc/{pid}/status').read()}"
+    )
+    process = farm.start(farm.workflow(farm.held_back(code), 1))
+    farm.let_go(1)
+    here = peak(Path(f"/proc/{process.pid}/status").read_text())
+    out, err = process.communicate(timeout=60)
+    assert json.loads(out)["sum"] == 96 << 20, err
+    there = peak(farm.results()[0]["state"]["status"])
+    assert max(here, there) < 90, "MiB"
+
+
+def peak(status: str) -> int:
+    """The most memory that a process had, in MiB."""
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) >> 10
+
+
+@both_transports
 def test_a_timeout_is_kept_on_the_host(farm: Farm) -> None:
     host = farm.host("one")
     code = "import subprocess; subprocess.run(['sleep', '3600']); return {}"
