@@ -136,6 +136,10 @@ class Pool:
         """Fill the futures until `over`; in a thread of its own."""
         raise NotImplementedError
 
+    def end_running(self, reason: str) -> None:
+        """End the jobs that run, as cancelled; called by `drive`."""
+        raise NotImplementedError
+
     def wake(self) -> None:
         """Something has changed that `drive` shall look at."""
         raise NotImplementedError
@@ -283,6 +287,7 @@ class Pool:
             self.cancelled_by = by
             self.stop(f"the run was cancelled by {by}", "cancelled")
             self.cancel_all()
+            self.end_running(f"cancelled by {by}")
 
     def _drive(self) -> None:
         try:

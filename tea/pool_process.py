@@ -63,6 +63,15 @@ class ProcessPool(Pool):
             except OSError:  # it has rung often enough, or nobody is there any more
                 pass
 
+    def end_running(self, reason: str) -> None:
+        """End the slots that run jobs, and take what they had finished before."""
+        slots = self._slots
+        assert slots is not None
+        slots.stop_claiming()
+        for name in list(self.pending):
+            slots.end_job(name, self.config.grace_seconds, reason)
+        self._poll()
+
     # -- the loop -----------------------------------------------------------------------------------------------
 
     def drive(self) -> None:

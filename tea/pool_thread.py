@@ -196,15 +196,25 @@ class ThreadPool(Pool):
         for one in late:
             policy = self.policy
             limit = policy.timeout_seconds if one.limit == policy.timeout_seconds else policy.timeout_total
-            error = TimeoutError(f"Flow timed out after {limit}s; its thread may still run")
-            result = {
-                "outcome": Outcome.TIMED_OUT.value,
-                "success": False,
-                "error": str(error),
-                "error_type": "TimeoutError",
-                "error_types": attempts.TIMEOUT_TYPES,
-                "seconds": now - one.began,
-            }
-            self._ended(one, attempts.Ran(result, {}, []))
-            with self._changed:
-                self._running.discard(one)
+            text = f"Flow timed out after {limit}s"
+            self._give_up(one, Outcome.TIMED_OUT, "TimeoutError", text, attempts.TIMEOUT_TYPES)
+
+    def end_running(self, reason: str) -> None:
+        """Give up the jobs that run."""
+        with self.lock:
+            running = list(self._running)
+        for one in running:
+            self._give_up(one, Outcome.CANCELLED, "CancelledError", reason, ["CancelledError"])
+
+    def _give_up(self, one: _Try, outcome: Outcome, kind: str, text: str, types: list[str]) -> None:
+        result = {
+            "outcome": outcome.value,
+            "success": False,
+            "error": f"{text}; its thread may still run",
+            "error_type": kind,
+            "error_types": types,
+            "seconds": time.monotonic() - one.began,
+        }
+        self._ended(one, attempts.Ran(result, {}, []))
+        with self._changed:
+            self._running.discard(one)

@@ -415,25 +415,31 @@ class TestCancel:
         assert any(cancelled)
         assert [(tmp_path / str(number)).exists() for number in range(100)] == [not one for one in cancelled]
 
-    @pytest.mark.parametrize("whole", [True, False])
-    def test_from_the_command_line(self, make: Make, tmp_path: Path, whole: bool) -> None:
+    def test_a_job_from_the_command_line(self, make: Make, tmp_path: Path) -> None:
         executor = make(1)
         running, waiting = executor.submit(until, str(tmp_path / "go")), executor.submit(double, 1)
         wait_until(running.running)
-        name = running.job.name
-        what = executor.run.name if whole else f"{executor.run.name}/{name}"
-        done = tea_cmd("spool", "cancel", what, "--spool", tmp_path / "spool")
+        name = f"{executor.run.name}/{running.job.name}"
+        done = tea_cmd("spool", "cancel", name, "--spool", tmp_path / "spool")
         assert done.returncode == 0, done.stderr
         with pytest.raises(CancelledError):
             running.result(60)
-        if whole:
+        assert waiting.result(60) == 2
+
+    def test_the_run_from_the_command_line(self, own: SpoolExecutor, tmp_path: Path) -> None:
+        futures = [own.submit(until, str(tmp_path / "go")) for _ in range(4)]
+        wait_until(lambda: sum(future.running() for future in futures) == 2)
+        done = tea_cmd("spool", "cancel", own.run.name, "--spool", tmp_path / "spool")
+        assert done.returncode == 0, done.stderr
+        for future in futures:
             with pytest.raises(CancelledError):
-                waiting.result(60)
-            with pytest.raises(RuntimeError, match="cancelled by"):
-                executor.submit(double, 1)
-            wait_until(lambda: executor.run.state == "cancelled")
-        else:
-            assert waiting.result(60) == 2
+                future.result(60)
+        with pytest.raises(RuntimeError, match="cancelled by"):
+            own.submit(double, 1)
+        own.shutdown()
+        assert own.run.state == "cancelled"
+        assert own.run.counts() == {"todo": 0, "done": 0, "failed": 0, "cancelled": 4}
+        (tmp_path / "go").touch()
 
 
 # -- the end --------------------------------------------------------------------------------------------------------
