@@ -22,16 +22,17 @@ from executors.remote.arrival import Arrival
 from executors.remote.folder import Folder, Refused
 from executors.remote.frames import Frame, FrameError, FrameReader, FrameWriter
 from executors.remote.intake import Intake
+from executors.remote.reply import reply
 from executors.remote.transit import Transit
 from executors.server import warm_up
 from executors.slot import SlotSetup
 from executors.slots import Slots, SlotsFailedError
 from spool import job as jobs
 from spool import jsonio, tickets
-from spool.claim import host_name, try_claim
+from spool.claim import try_claim
 from spool.errors import SpoolError
 from spool.layout import FORMAT, FanOutFiles, JobFiles, is_name
-from spool.publish import read_bytes, write_exclusive
+from spool.publish import write_exclusive
 from spool.run import CoordinatorLock, create_fanout, create_run, open_spool, update_run
 from spool.watcher import Watcher
 from spool.worker import this_worker
@@ -45,9 +46,6 @@ INBOX = 16
 
 LATE = 3.0
 """Seconds in which something may still come after a session that was cut."""
-
-INNER = "parallel_results"
-"""Where a fan-in finds the results of its branches."""
 
 RESERVE = 1024 * 1024
 """Bytes that must stay free: with less, no job could even say how it ended."""
@@ -362,46 +360,12 @@ class _Fed:
         if not result["success"]:
             self._check_disk()  # what failed for want of room shall run elsewhere
         del self._deliveries[name]
-        attempt = result["attempt"]
-        parts = [jsonio.dumps(_as_json(result)), _log(job.stdout(attempt)), _log(job.stderr(attempt))]
-        header = {"op": "result", "job": name, "delivery": delivery, "sizes": [len(part) for part in parts]}
-        header["host"] = host_name()
-        if not (result["success"] and self._intake and self._intake.result(name, header, b"".join(parts))):
-            self._say(header, b"".join(parts))
+        header, payload = reply(job, result, delivery)
+        if not (result["success"] and self._intake and self._intake.result(name, header, payload)):
+            self._say(header, payload)
             self._done_with(name)
         if not self.folder.keep:
             self._remove(job)
-
-
-def _log(path: str) -> bytes:
-    try:
-        return read_bytes(path)
-    except FileNotFoundError:
-        return b""
-
-
-def _as_json(result: dict[str, Any]) -> dict[str, Any]:
-    """The result as it can travel: what only a pickle could carry fails the attempt, as pickles stay on a machine.
-
-    What a fan-out inside the branch gave its fan-in has done its work there and is left out.
-    """
-    if result.pop("pickle_sha256", None) is None:
-        return result
-    state = result.get("state") or {}
-    keys = sorted(key for key, value in state.items() if isinstance(value, dict) and "$not_json" in value)
-    if keys == [INNER]:
-        del state[INNER]
-        return result
-    result.update(
-        outcome="failed",
-        success=False,
-        state={},
-        error=f"JSON cannot hold what the branch left in {', '.join(keys) or 'its state'}, and nothing else travels "
-        "from a host: make plain data of it",
-        error_type="TypeError",
-        error_types=["builtins.TypeError", "builtins.Exception", "builtins.BaseException"],
-    )
-    return result
 
 
 def _warm_up(module: str) -> None:
