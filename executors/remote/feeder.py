@@ -132,7 +132,8 @@ class Feeder(Execution):
             self._next_balance = time.monotonic() + 0.2
         if all(link.out for link in self.links):
             raise WorkersFailedError(
-                "no host is left to run branches on; what has finished is kept, and the rest can go on later:\n"
+                "no host is left to run branches on; what has finished is kept, and the rest can go on when "
+                "`tea hosts check` says that there are some again:\n"
                 + "\n".join(f"  {link.error}" for link in self.links)
             )
 
