@@ -42,6 +42,9 @@ CARRY = 2.0
 MAX_BYTES = 64 * 1024 * 1024
 """Bytes of a batch after which no job is added."""
 
+PATIENCE = 5.0
+"""Seconds in which a batch should be on a host, or its results here, when nothing is wrong."""
+
 TROUBLE = 4
 """How many times the batches that are under way may come through elsewhere before a host without any is left out."""
 
@@ -50,7 +53,7 @@ TROUBLE = 4
 class Batch:
     """Jobs that travel together. jobs: each with its delivery. link: the host that has taken it.
 
-    complete: all results are in the file that comes back.
+    complete: all results are in the file that comes back. changed: when it was last heard of, on the monotonic clock.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Batch:
     jobs: dict[str, int] = field(default_factory=dict)
     link: Link | None = None
     complete: bool = False
+    changed: float = field(default_factory=time.monotonic)
 
 
 class Batches(Feeder):
@@ -110,7 +114,7 @@ class Batches(Feeder):
             case "complete":
                 batch = self._batches.get(name)
                 if batch is not None and batch.link is news.link:
-                    batch.complete = True
+                    batch.complete, batch.changed = True, time.monotonic()
             case _:
                 return super()._take(news)
         return []
@@ -128,8 +132,21 @@ class Batches(Feeder):
             held.link = link
         if batch is not None:
             batch.link, batch.complete, batch.round.brought = link, False, True
+            batch.changed = time.monotonic()
             self._begun[link.name] += 1
         link.send(Frame({"op": "go", "batch": name}, jsonio.dumps([held.claim.job.name for held in mine])))
+
+    def _lost(self, link: Link, news: News) -> None:
+        """Batches that may be on the way to the lost host do not wait for GNU Parallel to see that it is lost."""
+        super()._lost(link, news)
+        for batch in self._batches.values():
+            if batch.link is None and link.name in batch.round.hosts:
+                for held in self._jobs(batch):
+                    held.release()
+                    self._waiting.appendleft(held)
+        for one in self._rounds:
+            if not any(other.ready and other.name in one.hosts for other in self.links):
+                one.end()
 
     def _jobs(self, batch: Batch) -> list[Held]:
         """The jobs of a batch that still are its: no result, and not on the way to somewhere else."""
@@ -228,7 +245,6 @@ class Batches(Feeder):
         link.close(0.0)
         link.error = error
         self._lost(link, News(link, link.session, "lost", error=error))
-        self.board.context.warn(str(error))
 
     def _leave_out_unreached(self, ready: list[Link]) -> None:
         """GNU Parallel tries a batch elsewhere without a word about the host that it could not reach."""
@@ -267,11 +283,18 @@ class Batches(Feeder):
         if not ready or not self._all_asked():
             return
         self._leave_out_unreached(ready)
-        while self._under_way() < AHEAD * len(ready):
-            if not self._send(ready):
-                for one in self._rounds:
-                    one.close()
-                return
+        while self._under_way() < AHEAD * len(ready) and self._send(ready):
+            pass
+        self._close_rounds()
+
+    def _close_rounds(self) -> None:
+        """No round may wait for a next batch while it should look after one that has failed."""
+        late = time.monotonic() - PATIENCE
+        for one in self._rounds:
+            batches = [batch for batch in self._batches.values() if batch.round is one]
+            stuck = any((batch.link is None or batch.complete) and batch.changed < late for batch in batches)
+            if stuck or len(batches) < AHEAD * len(one.hosts):
+                one.close()
 
     def _all_asked(self) -> bool:
         """Whether each host has said if it can be used; one that takes long is not waited for."""

@@ -171,7 +171,8 @@ class Round:
     """One run of GNU Parallel, over hosts that can be used now.
 
     It reads the names of batches one by one. While it waits for one it neither notices the end of others nor tries
-    them again, so when there is none for now, `close` it: it goes on with those that it has, and ends.
+    them again, and it may wait for one although it has enough, so `close` it when there is none for now, or when
+    something seems to be wrong: it goes on with those that it has, and ends.
     brought: whether any batch has come through to a host.
     """
 
@@ -224,7 +225,6 @@ class Round:
             self._process.kill()
         self._process.wait()
         self.close()
-        self._said.close()
 
     def said(self) -> str:
         """The last line that it, or what it has started, has printed."""
