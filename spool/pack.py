@@ -42,8 +42,9 @@ _PRESET = 1
 _MEMORY = 64 << 20
 """Bytes that decompressing may take; what this module writes takes 2 MiB."""
 
-_DAMAGED = (zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, NotImplementedError, RuntimeError)
-"""What reading a damaged archive may raise; RuntimeError is for a member that says it is encrypted."""
+_DAMAGED = (zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, RuntimeError, ValueError, OSError)
+"""What reading a damaged archive may raise: RuntimeError where it says that it is encrypted, OSError where it leads
+beyond the ends of the file."""
 
 _DATED = (1980, 1, 1, 0, 0, 0)
 _INDEX = "pack.json"
@@ -199,7 +200,7 @@ class Pack:
             self._chunks = [(str(one["first"]), int(one["bytes"])) for one in self.index["chunks"]]
             if not is_name(self.name) or any(size < 0 for _, size in self._chunks):
                 raise ValueError("its index is of no run")
-        except (*_DAMAGED, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (*_DAMAGED, KeyError, TypeError, AttributeError) as error:
             self.file.close()
             raise CorruptFileError(path, f"no packed run ({error})") from None
         except BaseException:

@@ -2,9 +2,9 @@
 
 What is written is the POSIX format of 2001 ("pax", IEEE Std 1003.1), so any `tar` unpacks it: one 512-byte header an
 entry, before it a record with what the header cannot hold, which is always the time in nanoseconds. What is read is
-only what is written here. A device, a path that leads outside, a link to elsewhere, a bit too much in a mode, a wrong
-checksum is refused before anything is made of it. (The library's `tarfile` takes seven times as long for this, and
-reads more than is wanted.)
+only what is written here. A device, a path that leads outside, a link to elsewhere, a bit too much in a mode is
+refused before anything is made of it. (The library's `tarfile` takes several times as long for this, and reads more
+than is wanted.)
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ _ZERO = b"\0" * BLOCK
 _LONGEST = 4096
 _RECORDS = frozenset({"path", "linkpath", "size", "mtime"})
 _RECORD = re.compile(rb"([1-9][0-9]{0,4}) ([a-z]+)=")
-_OCTAL = re.compile(rb"[0-7]+")
+_MAGIC = b"ustar\x0000"
+_OUTSIDE = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
+"""An empty part of a path, `.` or `..`."""
 
 
 class Kind(Enum):
@@ -173,13 +175,15 @@ class Reader:
 
     def _number(self, field: bytes) -> int:
         text = field.rstrip(b"\0 ")
-        if not _OCTAL.fullmatch(text):
-            raise self._bad("a header that is none")
-        return int(text, 8)
+        try:
+            return int(text if text.isdigit() else b"none", 8)
+        except ValueError:
+            raise self._bad("a header that is none") from None
 
     def _check(self, block: bytes) -> None:
-        if self._number(block[148:156]) != sum(block) - sum(block[148:156]) + 256:
-            raise self._bad("a header whose checksum is wrong")
+        """That it is a header. Its checksum says no more than those of the compression around it."""
+        if block[257:265] != _MAGIC:
+            raise self._bad("a header that is none")
 
     def _records(self, block: bytes) -> dict[str, bytes]:
         size = self._number(block[124:136])
@@ -246,8 +250,7 @@ def why_refused(entry: Entry) -> str | None:
 
 
 def _is_inside(path: str) -> bool:
-    parts = path.split("/")
-    return "\0" not in path and len(path) <= _LONGEST and not any(part in ("", ".", "..") for part in parts)
+    return "\0" not in path and len(path) <= _LONGEST and not _OUTSIDE.search(path)
 
 
 def kind_of(mode: int) -> Kind | None:
