@@ -238,6 +238,7 @@ TABLES: dict[str, Table] = {
             "transport": Key(k.one_of("auto", "openssh", "sftp")),
             "env": Key(k.list_of(IDENTIFIER)),
             "connect_timeout": Key(k.number(0, above=True)),
+            "compress": Key(k.FLAG),
             "host_keys": Key(k.one_of("strict", "accept-new")),
         },
     ),
