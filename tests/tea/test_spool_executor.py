@@ -531,10 +531,11 @@ class Program:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.hold = folder, folder / "hold"
+        self.started: list[subprocess.Popen[str]] = []
 
     def start(self, more: str = "", strategy: str = "process") -> subprocess.Popen[str]:
         (self.folder / "p.py").write_text(PROGRAM + textwrap.dedent(more))
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "p.py", strategy],
             cwd=self.folder,
             env=clean_env({"PYTHONPATH": str(ROOT)}),
@@ -542,13 +543,16 @@ class Program:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.started.append(process)
+        return process
 
     def run(self) -> Any:
         return tea.open_spool(self.folder / ".tea/spool").run()
 
     def running(self) -> list[Any]:
         """The jobs that run now; none before there is a run."""
-        runs = tea.open_spool(self.folder / ".tea/spool").runs() if (self.folder / ".tea/spool/runs").exists() else []
+        spool = self.folder / ".tea" / "spool"
+        runs = tea.open_spool(spool).runs() if (spool / "spool.json").exists() else []
         return runs[-1].jobs(state="running") if runs else []
 
     def results(self) -> list[Any]:
@@ -556,8 +560,12 @@ class Program:
 
 
 @pytest.fixture
-def program(tmp_path: Path) -> Program:
-    return Program(tmp_path)
+def program(tmp_path: Path) -> Iterator[Program]:
+    made = Program(tmp_path)
+    yield made
+    for process in made.started:
+        process.kill()
+        process.communicate(timeout=60)
 
 
 class TestTheProgramEnds:
