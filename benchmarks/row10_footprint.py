@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
-import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,12 +59,9 @@ def _statuses(folder: Path) -> Iterator[os.stat_result]:
 
 
 def _packed(row: harness.Row, args: Namespace, place: str, root: Path) -> None:
-    known = subprocess.run([sys.executable, "-m", "tea", "spool", "pack", "--help"], capture_output=True, check=False)
-    if known.returncode != 0:
-        row.note("`tea spool pack` is not in this version: no figure for a packed run")
-        return
     harness.tea("spool", "pack", "--spool", "spool", cwd=root)
-    size = _bytes(root / "spool" / "runs") / args.jobs
+    (pack,) = root.glob("spool/packed/*.zip")
+    size = pack.stat().st_size / args.jobs
     row.add("bytes of a job, packed", size, "bytes", place=place, goal=f"<= {PACKED} bytes", ok=size <= PACKED)
 
 
