@@ -17,6 +17,11 @@ A result can therefore come only from a session that lives: none comes late.
     examine    what hosts are like              cleaning   what runs have left there, by `sweep`
     session    a connection, and its end        openssh    the program that holds it: `ssh`
                                                 sftp       or tea's own `client`, made of paramiko
+
+With `launcher: parallel`, GNU Parallel carries jobs and results, in batches; all else goes through the session.
+
+    batches    what goes into which batch       courier    what GNU Parallel runs on the host for a batch
+    parallel   GNU Parallel's command line      intake     where the worker takes it, in the folder of `transit`
 """
 
 from importlib import import_module

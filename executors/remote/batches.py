@@ -228,11 +228,11 @@ class Batches(Feeder):
         host. Then each host gets a round of its own, so that it is seen which one it is.
         """
         self._rounds.remove(one)
-        if not one.brought:
+        reached = [link for link in self.links if link.ready and link.name in one.hosts]
+        if reached and not one.brought:
             self._one_by_one = True
-            for link in self.links:
-                if one.hosts == {link.name} and link.ready:
-                    self._leave_out(link, one.said())
+            if len(one.hosts) == 1:
+                self._leave_out(reached[0], one.said())
         one.end()
 
     def _leave_out(self, link: Link, said: str) -> None:
@@ -246,9 +246,9 @@ class Batches(Feeder):
         link.error = error
         self._lost(link, News(link, link.session, "lost", error=error))
 
-    def _leave_out_unreached(self, ready: list[Link]) -> None:
+    def _leave_out_unreached(self) -> None:
         """GNU Parallel tries a batch elsewhere without a word about the host that it could not reach."""
-        total = sum(self._begun.values())
+        ready, total = [link for link in self.links if link.ready], sum(self._begun.values())
         for link in ready:
             if not self._begun[link.name] and total >= TROUBLE * AHEAD * len(ready):
                 self._leave_out(link, self._rounds[-1].said() if self._rounds else "")
@@ -279,10 +279,10 @@ class Batches(Feeder):
 
     def _feed(self) -> None:
         """Keep batches on the way to every host; when there are none to send, GNU Parallel need not wait for one."""
+        self._leave_out_unreached()
         ready = [link for link in self.links if link.ready]
         if not ready or not self._all_asked():
             return
-        self._leave_out_unreached(ready)
         while self._under_way() < AHEAD * len(ready) and self._send(ready):
             pass
         self._close_rounds()
