@@ -25,6 +25,7 @@ from spool.find import fanout_of, find_job, in_run, run_of, spool_of
 from spool.inspect import AttemptView, fanouts_inside, job_line, read_quietly
 from spool.job import read_job
 from spool.layout import TICKETS, JobFiles, RunFiles, SpoolFiles
+from spool.opened import fetch
 from spool.output import Output, chosen_attempt
 from spool.worker import Observer
 from tea.record import spool_path
@@ -90,13 +91,14 @@ class Spool:
         self.path = files.path
 
     def runs(self) -> Table[SpoolRun]:
-        """All runs, oldest first."""
-        found = (SpoolRun(run) for run in runs_.runs(self._files))
+        """All runs, oldest first; packed ones too."""
+        names = runs_.run_names(self._files)
+        found = (SpoolRun(runs_.readable(self._files, name, lazily=True)) for name in names)
         return Table(found, ("run", "state", *TICKETS), lambda run: (run.name, run.state, *run.counts().values()))
 
     def run(self, name: str | None = None) -> SpoolRun:
         """A run by its name or a part of it; the newest without one. Raises UnknownNameError."""
-        return SpoolRun(runs_.find_run(self._files, name))
+        return SpoolRun(runs_.find_run(self._files, name, lazily=True))
 
     def job(self, name: str) -> Job:
         """A job by any tail of RUN/FANOUT/JOB that fits only one. Raises UnknownNameError."""
@@ -110,7 +112,7 @@ class Spool:
 
 
 class SpoolRun:
-    """A run. name, path: of its folder."""
+    """A run. name, path: of its folder; of one that is packed, of what is restored of it until this process ends."""
 
     def __init__(self, files: RunFiles) -> None:
         self._files = files
@@ -168,6 +170,7 @@ class Job:
     """A job. name: FANOUT/JOB. path: of its directory."""
 
     def __init__(self, files: JobFiles) -> None:
+        fetch(files)
         self._files = files
         self.name, self.path = in_run(files.path), files.path
 

@@ -142,7 +142,7 @@ class Status:
         rate = group.rate(time.time() if self.view.alive and group.finished < group.total else None)
         if rate:
             parts.append(speed(rate))
-        if self.view.alive and rate and group.finished < group.total:
+        if self.view.alive and rate and group.finished < group.total and not self.paused:
             parts.append(f"{duration((group.total - group.finished) / rate)} left")
         return ", ".join(part for part in parts if part)
 

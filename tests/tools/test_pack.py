@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import tea
+from spool import opened
 from tests.support import tea_cmd
 from tests.tools.kit import Start, files_of, read, run, start, text, verb, write_workflow
 
@@ -129,6 +131,16 @@ def test_packing_twice_and_unpacking_twice(here: Path, name: str) -> None:
     assert told["pack"] is None
     assert [one for one in files_of(here) if f"/{name}" in one[0]] == [one for one in before if f"/{name}" in one[0]]
     assert f"run {name} is not packed" in verb(here, "unpack", code=2).stderr
+
+
+def test_from_python(here: Path, name: str) -> None:
+    text(here, "pack")
+    spool = tea.open_spool(here / ".tea" / "spool")
+    assert [(run.name, run.state, run.counts()["done"]) for run in spool.runs()] == [(name, "done", 3)]
+    (failed,) = spool.run().jobs(state="failed")
+    assert (failed.error, failed.stdout()) == ("ValueError: bad item 1", "about to 1\n")
+    assert spool.job("3").input["item"] == 3
+    opened.close_all()
 
 
 def test_a_file_from_elsewhere(here: Path, name: str, tmp_path: Path) -> None:
