@@ -33,10 +33,22 @@ class _Opened:
         self.there = SpoolFiles(tempfile.mkdtemp(prefix=f"tea-opened-{os.getpid()}-"))
         self.run = self.there.run(name)
         self._fetched = {0}
+        try:
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self) -> None:
         os.makedirs(self.run.path, 0o700)
         self.listed = {f"{self.run.path}/{folder}": names for folder, names in self.pack.names.items()}
         self._seen: tuple[int, dict[str, bytes]] = (0, {})
         self._restore([0])
+
+    def close(self) -> None:
+        """Remove what was restored."""
+        self.pack.__exit__()
+        shutil.rmtree(self.there.path, ignore_errors=True)
 
     def fetch(self, numbers: set[int]) -> None:
         wanted = sorted(numbers - self._fetched)
@@ -146,9 +158,7 @@ def must_not_be_packed(run: RunFiles) -> None:
 def close_all() -> None:
     """Remove what was restored."""
     while _opened and next(iter(_opened.values())).process == os.getpid():  # not in a fork
-        folder, one = _opened.popitem()
-        one.pack.__exit__()
-        shutil.rmtree(folder, ignore_errors=True)
+        _opened.popitem()[1].close()
 
 
 def _sweep() -> None:
