@@ -37,7 +37,7 @@ from spool import jsonio
 from spool.attempts import Policy
 
 CARRY = 2.0
-"""Seconds that it takes to bring a batch and fetch its results; about, it only guides the size of batches."""
+"""Seconds that it takes to bring a batch and fetch its results, until that is known from batches that have come."""
 
 MAX_BYTES = 64 * 1024 * 1024
 """Bytes of a batch after which no job is added."""
@@ -80,6 +80,7 @@ class Batches(Feeder):
         self._one_by_one = False
         self._serial = 0
         self._seconds: float | None = None
+        self._carry = CARRY
         self._begun: Counter[str] = Counter()
         self._first_ready = 0.0
         self._largest = max(1, math.ceil(board.total / (AHEAD * len(config.hosts))))
@@ -132,7 +133,9 @@ class Batches(Feeder):
             held.link = link
         if batch is not None:
             batch.link, batch.complete, batch.round.brought = link, False, True
-            batch.changed = time.monotonic()
+            now = time.monotonic()
+            self._carry = 0.5 * self._carry + 0.5 * 2 * (now - batch.changed)  # back takes as long
+            batch.changed = now
             self._begun[link.name] += 1
         link.send(Frame({"op": "go", "batch": name}, jsonio.dumps([held.claim.job.name for held in mine])))
 
@@ -332,7 +335,7 @@ class Batches(Feeder):
         board = self.board
         free = board.total - sum(board.counts.values()) - len(self.held) + len(self._waiting)
         places, slots = AHEAD * len(ready), sum(link.slots for link in ready) / len(ready)
-        size = min(share(free, places, slots, self._seconds), self._largest)
+        size = min(share(free, places, slots, self._seconds, self._carry), self._largest)
         if self._limit is not None:
             size = min(size, self._limit - len(self.held) + len(self._waiting))
         return size
@@ -358,17 +361,18 @@ class Batches(Feeder):
         on_the_way = any(batch.link is None and self._jobs(batch) for batch in self._batches.values())
         spare = sum(held.link is not None and not held.began for held in self.held.values())
         slots = sum(link.slots for link in self.links if link.ready) or 1
-        if self.board.paused or (not on_the_way and spare * (self._seconds or CARRY) / slots > CARRY):
+        if self.board.paused or (not on_the_way and spare * (self._seconds or CARRY) / slots > self._carry):
             super()._balance()
 
 
-def share(free: int, places: int, slots: float, seconds: float | None) -> int:
+def share(free: int, places: int, slots: float, seconds: float | None, carry: float = CARRY) -> int:
     """How many of the free jobs the next batch gets.
 
     Args:
-        places: batches that may be under way. slots: of a host. seconds: that a job takes, as far as known.
+        places: batches that may be under way. slots: of a host. seconds: that a job takes, None when nobody knows.
+        carry: seconds that it takes to bring a batch and fetch its results.
     """
-    worth_it = slots if not seconds else slots * CARRY / seconds
+    worth_it = slots if not seconds else slots * carry / seconds
     return max(1, math.ceil(max(free / (2 * places), min(worth_it, free))))
 
 
