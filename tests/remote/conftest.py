@@ -76,13 +76,17 @@ class Farm:
         go = str(self.folder / "go")
         return f"import os, time\nwhile not os.path.exists({go!r}):\n    time.sleep(0.02)\n{code}"
 
-    def let_go(self, hosts: int) -> None:
-        """As soon as so many hosts are ready: the first one shall not do all the work."""
+    def wait_for(self, hosts: int) -> None:
+        """Until so many hosts are ready."""
 
         def ready() -> bool:
             return len({event["host"] for event in self.events("host") if event["state"] == "ready"}) == hosts
 
         support.wait_until(ready, timeout=60, what=f"{hosts} hosts")
+
+    def let_go(self, hosts: int) -> None:
+        """As soon as so many hosts are ready: the first one shall not do all the work."""
+        self.wait_for(hosts)
         (self.folder / "go").touch()
 
     def resume(self) -> Ran:

@@ -280,7 +280,7 @@ def test_a_link_that_is_cut(farm: Farm) -> None:
             "    time.sleep(0.02)\nreturn {'v': 1}"
         )
         process = farm.start(farm.workflow(code, 8))
-        wait_until(link.host.sessions, what="jobs on one")
+        farm.wait_for(2)
         link.cut()
         wait_until(
             lambda: any(e["host"] == "one" and e["state"] == "lost" for e in farm.events("host")),
