@@ -276,50 +276,49 @@ def killed_at(moment: int, what: Callable[[], Any]) -> bool:
     return os.WIFSIGNALED(status)
 
 
-class TestKilled:
-    def test_at_any_moment_the_folder_or_the_pack_is_there(
-        self, spool: SpoolFiles, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(os, "sync", lambda: None)  # slow, and of no use against a kill
-        monkeypatch.setattr(os, "fsync", lambda _fd: None)
-        run = make_run(spool, jobs=1, inside=0)
-        before, path, kills = tree(run.path), spool.pack(run.name), 0
-        while killed_at(kills, lambda: pack_run(spool, run)):
-            self.nothing_is_lost(spool, run, before)
-            if os.path.lexists(run.path):
-                pack_run(spool, run)
-            assert not os.path.lexists(run.path)
-            unpack_run(spool, path)
-            assert tree(run.path) == before
-            self.nothing_is_left(spool, run)
-            kills += 2
-        assert kills > 30
-        assert not os.path.lexists(run.path)
-        kills = 0
-        while killed_at(kills, lambda: unpack_run(spool, path)):
-            self.nothing_is_lost(spool, run, before)
-            if os.path.lexists(path):
-                unpack_run(spool, path)
-            assert tree(run.path) == before
-            pack_run(spool, run)
-            self.nothing_is_left(spool, run)
-            kills += 2
-        assert kills > 30
-
-    @staticmethod
-    def nothing_is_lost(spool: SpoolFiles, run: RunFiles, before: list[tuple[Any, ...]]) -> None:
-        assert run_names(spool) == [run.name]
+def test_a_kill_at_any_moment_leaves_the_folder_or_the_pack(
+    spool: SpoolFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sync", lambda: None)  # slow, and of no use against a kill
+    monkeypatch.setattr(os, "fsync", lambda _fd: None)
+    run = make_run(spool, jobs=1, inside=0)
+    before, path, kills = tree(run.path), spool.pack(run.name), 0
+    while killed_at(kills, lambda: pack_run(spool, run)):
+        nothing_is_lost(spool, run, before)
         if os.path.lexists(run.path):
-            assert tree(run.path) == before
-        else:
-            with Pack(spool.pack(run.name)) as packed:
-                aside = f"{spool.path}/check"
-                os.mkdir(aside, 0o700)
-                restore(packed, packed.numbers, aside)
-                assert tree(aside) == before
-            subprocess.run(["rm", "-r", aside], check=True)
+            pack_run(spool, run)
+        assert not os.path.lexists(run.path)
+        unpack_run(spool, path)
+        assert tree(run.path) == before
+        nothing_is_left(spool, run)
+        kills += 2
+    assert kills > 30
+    assert not os.path.lexists(run.path)
+    kills = 0
+    while killed_at(kills, lambda: unpack_run(spool, path)):
+        nothing_is_lost(spool, run, before)
+        if os.path.lexists(path):
+            unpack_run(spool, path)
+        assert tree(run.path) == before
+        pack_run(spool, run)
+        nothing_is_left(spool, run)
+        kills += 2
+    assert kills > 30
 
-    @staticmethod
-    def nothing_is_left(spool: SpoolFiles, run: RunFiles) -> None:
-        assert set(os.listdir(spool.runs)) <= {run.name}
-        assert set(os.listdir(spool.packed)) <= {".lock", f"{run.name}.zip"}
+
+def nothing_is_lost(spool: SpoolFiles, run: RunFiles, before: list[tuple[Any, ...]]) -> None:
+    assert run_names(spool) == [run.name]
+    if os.path.lexists(run.path):
+        assert tree(run.path) == before
+    else:
+        with Pack(spool.pack(run.name)) as packed:
+            aside = f"{spool.path}/check"
+            os.mkdir(aside, 0o700)
+            restore(packed, packed.numbers, aside)
+            assert tree(aside) == before
+        subprocess.run(["rm", "-r", aside], check=True)
+
+
+def nothing_is_left(spool: SpoolFiles, run: RunFiles) -> None:
+    assert set(os.listdir(spool.runs)) <= {run.name}
+    assert set(os.listdir(spool.packed)) <= {".lock", f"{run.name}.zip"}
