@@ -274,6 +274,7 @@ class Batches(Feeder):
             joblog=self._log.path,
             timeout=self._timeout,
             control=self._desk.control,
+            courier=self._desk.courier(),
         )
         self._rounds.append(Round(argv, self._desk, names))
         return self._rounds[-1]

@@ -79,6 +79,7 @@ def command(
     joblog: str = "parallel.joblog",
     timeout: float | None = None,
     control: str | None = None,
+    courier: str = COURIER,
 ) -> list[str]:
     """The command line with which GNU Parallel distributes the batches of a fan-out, as `shlex.join` can show it.
 
@@ -87,17 +88,18 @@ def command(
         workdir: the folder of the batches, the same on every host; a run chooses the TOKEN.
         joblog: the file that GNU Parallel writes a line into for each batch.
         timeout: seconds that a batch may take; None for no limit.
+        courier: the file to copy to each host first; each run has one of its own, as it removes it in the end.
         control: where ssh keeps the socket of a connection that several logins share; None for a connection each.
 
     It starts in the folder of the batches, whose names it reads from stdin. No secret is on it.
     """
     argv = ["parallel", "--plain", "--ungroup", f"-j{AHEAD}", "--ssh", shlex.join(_ssh(config, control))]
     argv += ["--sshlogin", ",".join(_login(host) for host in hosts or config.hosts)]
-    argv += ["--workdir", workdir, "--basefile", COURIER, "--transferfile", "{}", "--return", "{.}.result"]
+    argv += ["--workdir", workdir, "--basefile", courier, "--transferfile", "{}", "--return", "{.}.result"]
     argv += ["--cleanup", "--joblog", f"+{joblog}", "--retries", str(RETRIES)]
     if timeout is not None:
         argv += ["--timeout", f"{timeout:g}"]
-    return [*argv, f"./python -I {COURIER} {{}} {{.}}.result"]
+    return [*argv, f"./python -I {courier} {{}} {{.}}.result"]
 
 
 def _login(host: RemoteHost) -> str:
@@ -121,15 +123,22 @@ class Desk:
     def __init__(self) -> None:
         self.path = tempfile.mkdtemp(prefix="tea-parallel-")
         self.mark = f"{os.getpid()}:{os.path.basename(self.path)}:{self.path}"
-        text = get_data("executors.remote", COURIER)
-        assert text is not None
-        with open(self.file(COURIER), "wb") as file:
-            file.write(text)
+        self._couriers = 0
         _employ(self.mark)
 
     def file(self, name: str) -> str:
         """The path of a file there."""
         return f"{self.path}/{name}"
+
+    def courier(self) -> str:
+        """The name of a new courier."""
+        text = get_data("executors.remote", COURIER)
+        assert text is not None
+        self._couriers += 1
+        name = f"courier-{self._couriers}.py"
+        with open(self.file(name), "wb") as file:
+            file.write(text)
+        return name
 
     @property
     def control(self) -> str | None:

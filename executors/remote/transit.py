@@ -4,7 +4,7 @@ It has the same path on every host, `/tmp/tea-TOKEN`, as GNU Parallel knows only
 under two names share it: each session has a door of its own in it. The last session that leaves removes it; what
 killed ones have left, the next one with the same workdir.
 
-    courier.py                     GNU Parallel's basefile
+    courier-1.py                   the basefile of a run of GNU Parallel
     0007.batch  0007.result        one batch, while it is here
     door-4fd1c9a02b7e              the socket of a session's worker, named after the host as GNU Parallel knows it
     python                         the Python of the session that came first
