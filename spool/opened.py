@@ -19,6 +19,7 @@ import tempfile
 
 from spool.errors import PackedRunError
 from spool.layout import JobFiles, RunFiles, SpoolFiles, is_name
+from spool.publish import process_exists
 
 _FOLDER = re.compile(r"tea-opened-([1-9][0-9]*)-.+")
 
@@ -166,15 +167,5 @@ def _sweep() -> None:
     folder = tempfile.gettempdir()
     for name in os.listdir(folder):
         match, path = _FOLDER.fullmatch(name), f"{folder}/{name}"
-        if match and not _lives(int(match[1])) and os.lstat(path).st_uid == os.geteuid():
+        if match and not process_exists(int(match[1])) and os.lstat(path).st_uid == os.geteuid():
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
