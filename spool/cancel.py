@@ -18,11 +18,10 @@ from spool.attempts import Outcome
 from spool.claim import claimed_by, host_name, try_claim, user_name
 from spool.errors import SpoolError
 from spool.find import fanout_of, spool_of
-from spool.inspect import read_quietly
 from spool.job import accepted_attempt, read_accepted, read_job
 from spool.journal import Journal
 from spool.layout import CLAIM, FanOutFiles, JobFiles, RunFiles
-from spool.publish import publish
+from spool.publish import publish, read_quietly
 from spool.run import CoordinatorLock, all_fanouts, update_run
 from spool.worker import Worker
 

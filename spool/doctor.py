@@ -27,16 +27,16 @@ from spool import tickets
 from spool.checkpack import check_packs, is_leftover
 from spool.checkup import SECOND_LOOK, check_fanouts, maker
 from spool.errors import SpoolError
-from spool.examination import OTHERS_MAY_WRITE, Examination, Scope, is_here, is_stopped, process_exists
+from spool.examination import OTHERS_MAY_WRITE, Examination, Scope
 from spool.finding import Findings, Mend
 from spool.fitness import examine as examine_folder
 from spool.fitness import room
-from spool.inspect import at_work, read_quietly
+from spool.inspect import at_work
 from spool.job import sha256
 from spool.layout import FORMAT, RunFiles, SpoolFiles, WorkerFiles, is_name
-from spool.publish import read_bytes
+from spool.publish import process_exists, read_bytes, read_quietly
 from spool.run import coordinator, fanouts, open_spool
-from spool.worker import LEASE
+from spool.worker import LEASE, is_here, is_stopped
 
 OTHERS_MAY_READ = 0o055
 
@@ -238,7 +238,7 @@ def _is_beginning(exam: Examination, look: _Look, entries: dict[str, os.stat_res
     if "coordinator.lock" in entries or made is None or not exam.is_young(made):
         return False
     pid = look.record.get("pid")
-    return not is_here(look.record.get("host")) or (isinstance(pid, int) and process_exists(pid))
+    return not is_here(look.record) or (isinstance(pid, int) and process_exists(pid))
 
 
 def _driver(exam: Examination, look: _Look) -> None:
@@ -353,7 +353,7 @@ def _living_worker(
     exam: Examination, files: WorkerFiles, record: dict[str, object], entries: dict[str, os.stat_result]
 ) -> None:
     pid, lease = record.get("pid"), record.get("lease")
-    if is_here(record.get("host")) and isinstance(pid, int):
+    if is_here(record) and isinstance(pid, int):
         if process_exists(pid) and is_stopped(pid):
             text = f"process {pid} is stopped, and keeps its job"
             remedy = f"let it go on: kill -CONT {pid}, or end it: kill -KILL {pid}"

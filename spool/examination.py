@@ -15,12 +15,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from spool.claim import host_name
 from spool.errors import CorruptFileError, ForeignFileError
 from spool.finding import Findings
-from spool.inspect import is_driven, read_quietly
+from spool.inspect import is_driven
 from spool.layout import RESERVED, TEMPORARY, RunFiles, SpoolFiles
-from spool.publish import read_json, unique, write_exclusive
+from spool.publish import process_exists, read_json, read_quietly, unique, write_exclusive
 from spool.run import CoordinatorLock
 from spool.worker import Observer
 
@@ -240,31 +239,6 @@ def _clock_of(folder: str) -> float:
 
 
 # -- processes of this host -----------------------------------------------------------------------------------------
-
-
-def process_exists(pid: int) -> bool:
-    """Whether there is such a process on this host."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
-
-
-def is_stopped(pid: int) -> bool:
-    """Whether a process of this host is stopped (SIGSTOP, SIGTSTP, a debugger)."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[:1] in ([b"T"], [b"t"])
-    except OSError:
-        return False
-
-
-def is_here(host: object) -> bool:
-    """Whether a record speaks of this host."""
-    return host == host_name()
 
 
 def open_for_writing(folder: str) -> dict[str, int]:

@@ -18,10 +18,11 @@ from spool.claim import Claimant, host_name
 from spool.errors import CorruptFileError, SpoolError
 from spool.find import fanout_of, in_run, run_of, spool_of
 from spool.hosts import host_of
-from spool.inspect import AttemptView, read_quietly
+from spool.inspect import AttemptView
 from spool.job import check_result, ended, read_accepted, read_job
 from spool.layout import QUARANTINED, JobFiles, RunFiles, SpoolFiles
 from spool.pause import paused
+from spool.publish import read_quietly
 from spool.run import coordinator
 from spool.worker import LEASE, Observer, is_stopped
 

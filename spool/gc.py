@@ -17,12 +17,13 @@ from spool import inspect
 from spool.errors import SpoolError
 from spool.facts import run_state
 from spool.find import run_of
-from spool.inspect import WorkerView, read_quietly
+from spool.inspect import WorkerView
 from spool.layout import REMOVED, UNPACKING, RunFiles, SpoolFiles
 from spool.opened import is_packed
 from spool.pack import Pack
 from spool.packing import alone, remove_folder, remove_pack
 from spool.pause import paused
+from spool.publish import read_quietly
 from spool.run import CoordinatorLock, run_names
 from spool.worker import Observer, is_here
 

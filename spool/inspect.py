@@ -18,11 +18,10 @@ from typing import Any
 from spool import jsonio, tickets
 from spool.attempts import Outcome
 from spool.claim import Claimant, claimed_by, host_name
-from spool.errors import CorruptFileError, ForeignFileError
 from spool.find import fanout_of, in_run
 from spool.layout import CLAIM, TICKETS, FanOutFiles, JobFiles, RunFiles, SpoolFiles, WorkerFiles, is_name
 from spool.opened import accepted, fetch
-from spool.publish import read_json
+from spool.publish import process_exists, read_quietly
 from spool.run import coordinator, fanouts
 from spool.worker import Observer, is_locked, read_now
 
@@ -31,18 +30,6 @@ NESTED_BUDGET = 0.45
 
 THREADS_LOOKED_AT = 64
 """Jobs at the head of `todo/` that are looked into to find what threads run."""
-
-
-def read_quietly(path: str) -> dict[str, Any]:
-    """A JSON object of ours; what is wrong with it under `$unreadable`; empty where there is no file."""
-    try:
-        return read_json(path)
-    except FileNotFoundError:
-        return {}
-    except (CorruptFileError, ForeignFileError) as error:
-        return {"$unreadable": error.why}
-    except OSError as error:
-        return {"$unreadable": str(error.strerror)}
 
 
 def accepted_of(job: JobFiles) -> dict[str, Any]:
@@ -197,19 +184,9 @@ def is_driven(run: RunFiles) -> bool | None:
     """
     owner = coordinator(run)
     host, _, pid = owner.rpartition("@")[2].partition(":")
-    if host == host_name() and pid.isdecimal() and not _process_exists(int(pid)):
+    if host == host_name() and pid.isdecimal() and not process_exists(int(pid)):
         return False
     return is_locked(run.lock)
-
-
-def _process_exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def look_at_run(spool: SpoolFiles, run: RunFiles, failures: int = 5, observer: Observer | None = None) -> RunView:

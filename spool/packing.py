@@ -22,7 +22,7 @@ from spool import inspect, tickets
 from spool.errors import CorruptFileError, SpoolError
 from spool.layout import REMOVED, UNPACKING, RunFiles, SpoolFiles
 from spool.pack import Pack, about, difference, restore, write
-from spool.publish import sweep, sync_folder, unique
+from spool.publish import read_quietly, sweep, sync_folder, unique
 from spool.run import CoordinatorLock, fanouts
 
 
@@ -75,7 +75,7 @@ def remove_folder(spool: SpoolFiles, run: RunFiles) -> None:
 
 
 def _must_have_ended(spool: SpoolFiles, run: RunFiles) -> None:
-    record = inspect.read_quietly(run.run)
+    record = read_quietly(run.run)
     if not record.get("outcome"):
         raise SpoolError(
             f"run {run.name} has not ended, so it is not packed; go on with it (tea resume {run.name}), or give it "

@@ -17,7 +17,7 @@ from spool.cancel import asker
 from spool.errors import UnknownNameError
 from spool.find import in_run, run_of
 from spool.layout import FanOutFiles, RunFiles
-from spool.publish import publish
+from spool.publish import publish, read_quietly
 
 LOOK = 0.2
 """Seconds between two looks for the request."""
@@ -45,7 +45,6 @@ def paused(run: RunFiles) -> Mapping[str, Any]:
     """Who holds a run, `by`, and since when, `at` in seconds since the epoch; empty when nobody does."""
     if not os.path.lexists(run.paused):
         return {}
-    from spool.inspect import read_quietly  # not for workers, who only look whether the file is there
 
     note = read_quietly(run.paused)
     at = note.get("at")

@@ -125,18 +125,19 @@ def _reserve(path: str) -> None:
         write_exclusive(path, mine)
     except FileExistsError:
         host, _, pid = read_bytes(path, 4096).decode("utf-8", "replace").rpartition(":")
-        if host != os.uname().nodename or not pid.isdecimal() or _runs(int(pid)):
+        if host != os.uname().nodename or not pid.isdecimal() or process_exists(int(pid)):
             raise
         _discard(path)
         write_exclusive(path, mine)
 
 
-def _runs(pid: int) -> bool:
+def process_exists(pid: int) -> bool:
+    """Whether there is such a process on this host, whoever's."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except (PermissionError, OverflowError):  # another user's; or no number of a process, which is nothing to act on
         return True
     return True
 
@@ -266,6 +267,18 @@ def read_json(path: str, limit: int = MAX_JSON) -> dict[str, Any]:
     if type(value) is not dict:
         raise CorruptFileError(path, f"a JSON {type(value).__name__} where an object belongs")
     return value
+
+
+def read_quietly(path: str) -> dict[str, Any]:
+    """A JSON object of ours; what is wrong with it under `$unreadable`; empty where there is no file."""
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        return {}
+    except (CorruptFileError, ForeignFileError) as error:
+        return {"$unreadable": error.why}
+    except OSError as error:
+        return {"$unreadable": str(error.strerror)}
 
 
 def quarantine(path: str) -> str:

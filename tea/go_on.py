@@ -13,10 +13,9 @@ from collections.abc import Callable
 from executors.result import ParallelFlowResult
 from executors.server import warm_up
 from spool import tickets
-from spool.inspect import read_quietly
 from spool.layout import FanOutFiles, RunFiles, SpoolFiles
 from spool.pause import unpause
-from spool.publish import read_json
+from spool.publish import read_json, read_quietly
 from spool.retry import retry_failed as send_failed_back
 from spool.run import fanouts
 from tea.record import Run, who

@@ -29,10 +29,9 @@ from spool import jsonio
 from spool.attempts import Outcome
 from spool.errors import SpoolError
 from spool.find import fanout_of, in_run, run_of, spool_of
-from spool.inspect import read_quietly
 from spool.job import JobRecord, read_accepted, read_job, sha256
 from spool.layout import RESULT, JobFiles, ReplayFiles
-from spool.publish import publish, read_bytes
+from spool.publish import publish, read_bytes, read_quietly
 from tea.branches import check_chunk
 from tea.dialect import Workflow, build, load_file, load_text
 from tea.dialect.subset import CHUNK_RESULTS

@@ -22,11 +22,12 @@ from spool import run as runs_
 from spool.explain import explain
 from spool.facts import facts_of, run_state
 from spool.find import fanout_of, find_job, in_run, run_of, spool_of
-from spool.inspect import AttemptView, fanouts_inside, job_line, read_quietly
+from spool.inspect import AttemptView, fanouts_inside, job_line
 from spool.job import read_job
 from spool.layout import TICKETS, JobFiles, RunFiles, SpoolFiles
 from spool.opened import fetch
 from spool.output import Output, chosen_attempt
+from spool.publish import read_quietly
 from spool.worker import Observer
 from tea.record import spool_path
 from tea.replay import Changes, Replayed, replay

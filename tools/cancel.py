@@ -14,8 +14,9 @@ from spool.cancel import Cancelled, ask, cancel_jobs, cancel_run
 from spool.errors import RunBusyError
 from spool.facts import run_state
 from spool.find import fanout_of, in_run, spool_of
-from spool.inspect import is_driven, read_quietly
+from spool.inspect import is_driven
 from spool.layout import JobFiles, RunFiles
+from spool.publish import read_quietly
 from spool.run import coordinator
 from tea.cli.complete import open_names
 from tea.cli.errors import EXIT_FAILED, say

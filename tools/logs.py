@@ -13,10 +13,10 @@ import click
 
 from spool.find import fanout_of, in_run, job_at, spool_of
 from spool.hosts import host_of
-from spool.inspect import read_quietly
 from spool.layout import JobFiles
 from spool.opened import home
 from spool.output import STREAMS, Output, Piece, attempts_of, chosen_attempt, follow, has_ended
+from spool.publish import read_quietly
 from spool.worker import Observer
 from tea.cli.complete import job_names
 from tea.cli.errors import say

@@ -15,6 +15,7 @@ from spool.find import run_at, spool_of
 from spool.layout import RunFiles
 from spool.opened import must_not_be_packed
 from spool.pause import pause, paused
+from spool.publish import read_quietly
 from spool.run import find_run, find_spool
 from tea.cli.complete import run_names
 from tea.cli.options import json_option, spool_hint, spool_option, spool_path
@@ -72,7 +73,7 @@ def chosen(names: Sequence[str], spool: str | None) -> list[RunFiles]:
 def _open(runs: list[RunFiles], what: str) -> list[RunFiles]:
     """The runs, none of which has ended. Raises SpoolError for one that has."""
     for run in runs:
-        outcome = inspect.read_quietly(run.run).get("outcome")
+        outcome = read_quietly(run.run).get("outcome")
         if outcome in ("done", "cancelled") and not inspect.is_driven(run):
             raise SpoolError(f"run {run.name} has ended ({outcome}): there is nothing to {what}")
     return runs

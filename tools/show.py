@@ -13,9 +13,10 @@ import click
 
 from spool import inspect
 from spool.find import fanout_of, find_job, in_run, run_of, spool_of
-from spool.inspect import AttemptView, read_quietly
+from spool.inspect import AttemptView
 from spool.layout import JobFiles, SpoolFiles
 from spool.opened import home, is_opened
+from spool.publish import read_quietly
 from spool.run import fanouts, find_spool
 from spool.tickets import counts
 from spool.worker import Observer

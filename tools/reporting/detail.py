@@ -15,11 +15,10 @@ from typing import Any
 from spool import jsonio
 from spool.errors import SpoolError
 from spool.find import fanout_of
-from spool.inspect import read_quietly
 from spool.layout import JobFiles
 from spool.making import INLINE_BASE
 from spool.opened import home
-from spool.publish import read_bytes
+from spool.publish import read_bytes, read_quietly
 from tools.reporting.record import Attempt, Job
 from tools.reporting.text import head, visible
 from tools.show import users_traceback

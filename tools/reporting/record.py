@@ -20,9 +20,10 @@ from spool import tickets
 from spool.claim import Claimant, claimed_by
 from spool.errors import CorruptFileError, ForeignFileError
 from spool.find import in_run
-from spool.inspect import RunView, group_name, is_driven, read_quietly
+from spool.inspect import RunView, group_name, is_driven
 from spool.job import check_result, read_accepted
 from spool.layout import CLAIM, QUARANTINED, RESULT, TICKETS, FanOutFiles, JobFiles, RunFiles, SpoolFiles
+from spool.publish import read_quietly
 from spool.run import coordinator, fanouts
 from spool.worker import Observer
 from tools.reporting.text import visible
