@@ -167,5 +167,5 @@ def _sweep() -> None:
     folder = tempfile.gettempdir()
     for name in os.listdir(folder):
         match, path = _FOLDER.fullmatch(name), f"{folder}/{name}"
-        if match and not process_exists(int(match[1])) and os.lstat(path).st_uid == os.geteuid():
-            shutil.rmtree(path, ignore_errors=True)
+        if match and not process_exists(int(match[1])):
+            shutil.rmtree(path, ignore_errors=True)  # another process may do so, too, or it is another user's
