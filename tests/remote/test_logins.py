@@ -310,3 +310,14 @@ def test_it_ends_with_whoever_started_it(door: Door) -> None:
     assert process.wait(30) == 0
     process.stdout.close()
     wait_until(lambda: not children_of(process.pid) and not one.sessions(), what="an end of all")
+
+
+def test_what_fails_in_the_client_does_not_blame_the_host(door: Door, tmp_path: Path) -> None:
+    if door.transport == "openssh":
+        pytest.skip("about tea's own client")
+    (tmp_path / "paramiko.py").write_text("raise OSError('half installed')\n")
+    door.env["PYTHONPATH"] = str(tmp_path)
+    door.hosts.add("one")
+    assert str(door.knock("one")) == (
+        "host one: cannot be reached (tea's own client failed: OSError: half installed)"
+    )

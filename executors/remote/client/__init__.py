@@ -7,7 +7,7 @@ stdin does, or the link is dead for eight seconds. It never asks anything.
 
     sshconfig    what ssh_config says of a host       login    keys and agents
     known_hosts  whether a host is who it says        reach    through proxies to a session that is safe
-    __main__     the program: bytes to and fro
+    program      bytes to and fro
 
 Not in it: passwords, Kerberos, keys in hardware that no agent holds, certificates of hosts, choices of ciphers.
 """
