@@ -122,7 +122,7 @@ class Batches(Feeder):
 
     def _ready(self, link: Link, news: News) -> None:
         super()._ready(link, news)
-        self._begun[link.name] = 0
+        self._begun.clear()  # nobody is compared with what others did before
         self._first_ready = self._first_ready or time.monotonic()
 
     def _arrived(self, link: Link, name: str) -> None:
@@ -252,8 +252,10 @@ class Batches(Feeder):
     def _leave_out_unreached(self) -> None:
         """GNU Parallel tries a batch elsewhere without a word about the host that it could not reach."""
         ready, total = [link for link in self.links if link.ready], sum(self._begun.values())
+        if total < TROUBLE * AHEAD * len(ready):
+            return
         for link in ready:
-            if not self._begun[link.name] and total >= TROUBLE * AHEAD * len(ready):
+            if not self._begun[link.name] and not any(held.link is link for held in self.held.values()):
                 self._leave_out(link, self._rounds[-1].said() if self._rounds else "")
 
     def _round(self, hosts: list[Link]) -> Round:

@@ -223,7 +223,7 @@ def test_a_host_that_lets_nobody_in_twice_is_left_out(farm: Farm) -> None:
 
 @pytest.mark.slow
 def test_a_host_that_loses_everything(spread: Farm) -> None:
-    """Row 30."""
+    """Row 30: the others do what it has lost, although each job may lose one host only."""
     broken = spread.folder.parent / "python3"
     python = shutil.which("python3")
     broken.write_text(f'#!/bin/sh\nexec {python} "$1" "$2" "import os, signal; signal.alarm(2); $3"\n')
@@ -231,7 +231,7 @@ def test_a_host_that_loses_everything(spread: Farm) -> None:
     spread.host("broken", python=str(broken))
     ran = spread.run(spread.workflow("import time; time.sleep(0.5); return {'v': 1}", 30, max_lost=1))
     assert ran.state["ok"] == 30
-    assert [event for event in spread.events("host") if event["host"] == "broken" and event["state"] == "out"]
+    assert [event for event in spread.events("host") if event["host"] == "broken" and "error" in event]
 
 
 # -- before anything starts ----------------------------------------------------------------------------------------
