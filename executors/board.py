@@ -10,6 +10,7 @@ fail-fast, the circuit breaker, callbacks. Where branches run is the executors' 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -23,7 +24,7 @@ from executors.state import BranchState, BranchStates, as_branch_states
 from executors.travel import Parcel, pack, unpack_pickle
 from spool import job as jobs
 from spool import jsonio, tickets
-from spool.attempts import Outcome, Policy
+from spool.attempts import TICKET_OF, Outcome, Policy
 from spool.claim import try_claim
 from spool.errors import CorruptFileError, ForeignFileError
 from spool.job import JobRecord
@@ -262,6 +263,16 @@ class Board:
         if raw is None or changes is None:
             return False
         self.put(i, self.result_of(i, raw, changes))
+        return True
+
+    def adopt(self, i: int) -> bool:
+        """Take the result that branch i had before this call; its ticket may have stayed behind a dead worker."""
+        if not self.collect(i):
+            return False
+        result = self.results[i]
+        assert result is not None
+        if os.path.lexists(self.fanout.ticket("todo", self.name(i))):
+            tickets.settle(self.fanout, self.name(i), TICKET_OF[Outcome(result.outcome or Outcome.FAILED)])
         return True
 
     def _sha(self, i: int) -> str:

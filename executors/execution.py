@@ -164,7 +164,7 @@ class Execution:
 
     def _make(self, i: int) -> bool:
         board = self.board
-        if self._resumed and os.path.exists(board.job(i).job) and board.collect(i):
+        if self._resumed and os.path.exists(board.job(i).job) and board.adopt(i):
             return False  # an earlier coordinator of this run has its result
         admitted = board.admits(i)
         board.create(i, ticket=admitted)

@@ -29,13 +29,13 @@ from executors.server import ForkContext, start_server
 from executors.slot import SlotSetup, die_with_parent, slot_main
 from spool import job as jobs
 from spool.attempts import Outcome
-from spool.claim import Claimant, claimed_by
+from spool.claim import Claimant, claimed_by, host_name
 from spool.errors import SpoolError
 from spool.layout import FanOutFiles, SpoolFiles, WorkerFiles
 from spool.logs import keep_logs
 from spool.patience import patiently
 from spool.publish import sweep
-from spool.worker import read_now
+from spool.worker import is_locked, read_now
 
 _FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT})
 _EARLY_DEATHS = 3
@@ -338,11 +338,17 @@ class Slots:
         )
 
     def _forget(self, slot: Slot) -> None:
-        """The folder of a slot whose end is settled is no evidence any more."""
-        files = slot.files
-        if files is not None:
-            shutil.rmtree(files.path, ignore_errors=True)
+        """The folder of a slot whose end is settled is no evidence any more, though it died before it named it."""
+        named = [slot.files.path] if slot.files is not None else self._folders_of(slot.pid)
+        for path in named:
+            shutil.rmtree(path, ignore_errors=True)
         slot.close()
+
+    def _folders_of(self, pid: int) -> list[str]:
+        """Folders that a process of this host has left; whoever else had its number, in a container, has its lock."""
+        names = [name for name in os.listdir(self._spool.workers) if name.startswith(f"{host_name()}-{pid}-")]
+        left = [self._spool.worker(name) for name in names]
+        return [files.path for files in left if not is_locked(files.lock)]
 
     # -- deadlines ----------------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ from executors.threads import run_in_thread
 from spool import job as jobs
 from spool.attempts import Ended, Outcome, Policy, Verdict, may_retry
 from spool.claim import host_name, try_claim
-from spool.errors import SpoolError, TooLargeError
+from spool.errors import TooLargeError
 from spool.patience import PASSING, patiently
 from spool.pause import Gate
 from spool.worker import Observer, this_worker
@@ -59,6 +59,10 @@ class _Try:
     def limited_by_attempt(self, policy: Policy) -> bool:
         """Whether the limit of one attempt ends this one before the limit of all attempts would."""
         return policy.timeout_total is None or (policy.timeout_seconds or inf) <= policy.timeout_total - self.spent
+
+
+_ELSEWHERE = 0.1
+"""Seconds between looks at branches that another process is at."""
 
 
 class ThreadExecutor:
@@ -100,6 +104,10 @@ class _Execution:
         self.ready: list[tuple[float, int, int]] = []
         self.waiting: dict[int, _Try] = {}
         self.running: dict[int, _Try] = {}
+        self.elsewhere: set[int] = set()
+        """Branches that another process is at: one that was taken for dead while it was stopped, and came back."""
+        self._observer = Observer(board.context.spool) if board.context.spool is not None else None
+        self._next_look = 0.0
         self.outbox: queue.SimpleQueue[_Try] = queue.SimpleQueue()
         self.context_vars = contextvars.copy_context()
         self._gate = Gate(board.context.fanout)
@@ -121,6 +129,8 @@ class _Execution:
         return [result for result in board.results if result is not None]
 
     def _step(self) -> None:
+        if self.elsewhere and time.monotonic() >= self._next_look:
+            self._look_elsewhere()
         self._begin_ready()
         if self.board.complete:
             return
@@ -152,16 +162,26 @@ class _Execution:
     def _adopt(self, i: int) -> _Try | None:
         """The next attempt of a job that an earlier coordinator of this run made; None when it has finished."""
         board = self.board
-        if board.collect(i):
+        self.elsewhere.discard(i)
+        if board.adopt(i):
             return None
+        assert self._observer is not None
         job, record = board.job(i), board.record(i)
-        decision = jobs.judge(board.fanout, job, record, Observer(board.context.spool).is_alive)  # type: ignore[arg-type]
+        decision = jobs.judge(board.fanout, job, record, self._observer.is_alive)
         if decision.verdict is Verdict.FINISHED and board.collect(i):
             return None
         if decision.verdict is Verdict.RUNNING:
-            raise SpoolError(f"{job.path}: a living process runs this job; end it before resuming the run")
+            self.elsewhere.add(i)
+            return None
         jobs.clear_up(job, decision.attempt - 1)
         return _Try(i, decision.attempt, decision.spent, decision.failures)
+
+    def _look_elsewhere(self) -> None:
+        """Collect what other processes have finished; what they have left is done here."""
+        for i in sorted(self.elsewhere):
+            if (trial := self._adopt(i)) is not None:
+                self._enqueue(trial, 0.0)
+        self._next_look = time.monotonic() + _ELSEWHERE
 
     def _enqueue(self, trial: _Try, delay: float) -> None:
         self.waiting[trial.index] = trial
@@ -207,10 +227,11 @@ class _Execution:
 
     def _cancel_all(self, reason: str) -> None:
         """No further branch begins; those that run are told and given up (a thread cannot be killed)."""
-        for index in list(self.waiting):
+        for index in [*self.waiting, *self.elsewhere]:
             self.board.end(index, self.claimant, Outcome.CANCELLED, "CancelledError", reason)
         self.ready.clear()
         self.waiting.clear()
+        self.elsewhere.clear()
         for trial in list(self.running.values()):
             self._give_up(trial, Outcome.CANCELLED, "CancelledError", f"{reason}; its thread may still run")
 

@@ -13,6 +13,10 @@ from typing import Any
 
 import pytest
 
+from spool.claim import try_claim
+from spool.job import finish, read_job
+from spool.run import fanouts, open_spool
+from spool.worker import Worker
 from tests.support import tea_cmd, wait_until
 
 WORKFLOW = """\
@@ -178,23 +182,67 @@ class TestResume:
         assert json.loads(done.stdout)["total"] == 10
         assert (job / "claim.2").is_symlink()
 
-    def test_ctrl_c_says_how_to_go_on_and_that_works(
-        self, here: Path, start_tea: Callable[..., subprocess.Popen[str]]
-    ) -> None:
+    def interrupted(self, here: Path, start_tea: Callable[..., subprocess.Popen[str]]) -> str:
+        """A run that was stopped by Ctrl-C while job 2 ran and when the others were done."""
         block = here / "block"
         block.touch()
         state = json.dumps({"block": str(block)})
         process = start_tea("run", "w.yaml", "--input", state, "--strategy", "process", cwd=here)
         wait_until(lambda: len(list(here.glob(".tea/spool/runs/*/fanouts/*/done/*"))) == 3)
+        wait_until(lambda: list(here.glob(".tea/spool/runs/*/fanouts/*/jobs/0002-*/claim.*")))
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
         assert (process.returncode, out) == (130, "")
         run_name = err.strip().split()[-1]
         assert f"tea resume {run_name}" in err
         block.unlink()
-        done = tea_cmd("resume", run_name, cwd=here)
+        return run_name
+
+    def test_ctrl_c_says_how_to_go_on_and_that_works(
+        self, here: Path, start_tea: Callable[..., subprocess.Popen[str]]
+    ) -> None:
+        done = tea_cmd("resume", self.interrupted(here, start_tea), cwd=here)
         assert done.returncode == 0
         assert json.loads(done.stdout)["total"] == 12
+
+    @pytest.mark.parametrize("strategy", ["process", "thread"])
+    def test_a_ticket_that_stayed_behind_is_put_right(
+        self, here: Path, start_tea: Callable[..., subprocess.Popen[str]], strategy: str
+    ) -> None:
+        """A worker was killed when it had accepted its result and not yet moved the ticket."""
+        run_name = self.interrupted(here, start_tea)
+        (fanout,) = here.glob(".tea/spool/runs/*/fanouts/*")
+        (fanout / "done" / "0000-scale").rename(fanout / "todo" / "0000-scale")
+        done = tea_cmd("resume", run_name, "--strategy", strategy, cwd=here)
+        assert json.loads(done.stdout)["total"] == 12
+        assert os.listdir(fanout / "todo") == []
+        assert len(os.listdir(fanout / "done")) == 4
+
+    def test_threads_wait_for_a_job_that_another_process_is_at(
+        self, here: Path, start_tea: Callable[..., subprocess.Popen[str]]
+    ) -> None:
+        run_name = self.interrupted(here, start_tea)
+        spool = open_spool(str(here / ".tea" / "spool"))
+        (fanout,) = fanouts(spool.run(run_name).fanouts)
+        job = fanout.job("0002-scale")
+        record = read_job(job)
+        with Worker(spool) as worker:
+            assert try_claim(job, 2, worker.text)
+            process = start_tea("resume", run_name, "--strategy", "thread", cwd=here)
+            wait_until(lambda: "resumed" in Path(spool.run(run_name).events).read_text())
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1)
+            shape = {
+                "job": job.name,
+                "attempt": 2,
+                "input_sha256": record.input_sha256,
+                "success": True,
+                "started": 1.0,
+            }
+            finish(fanout, job, record, 2, {**shape, "outcome": "succeeded", "spent": 0.0, "state": {"value": 40}})
+            out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        assert json.loads(out)["total"] == 48
 
     def test_ctrl_c_before_the_first_fan_out(
         self, here: Path, start_tea: Callable[..., subprocess.Popen[str]]
