@@ -73,8 +73,10 @@ def place(wanted: Optional[str]) -> str:  # noqa: UP045
 def folder(path: str) -> str:
     """The work folder, made where there is none: this user's alone, and writable. Raises Refusal."""
     try:
-        if not os.path.lexists(path):
+        try:
             os.makedirs(path, 0o700)
+        except FileExistsError:
+            pass  # also when another session has made it just now
         status = os.lstat(path)
     except OSError as error:
         raise Refusal("workdir", f"cannot make its workdir {path}: {error.strerror}") from None
@@ -144,7 +146,7 @@ def keep(program: str, sha256: str, data: bytes) -> None:
     """Write the program, complete or not at all. Raises Refusal."""
     if hashlib.sha256(data).hexdigest() != sha256:
         raise Refusal("transfer", "the program was damaged on the way")
-    temporary = f"{program}.{os.getpid()}"
+    temporary = f"{program}.{os.urandom(4).hex()}"  # not the process id: hosts may share the folder
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(fd, "wb") as file:

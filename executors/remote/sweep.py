@@ -3,7 +3,7 @@
     WORKDIR/fan-out-TOKEN/     a session's folder. Locked: its worker lives. Not locked: the worker was killed
                                (`left`), or the folder was kept on purpose (`kept`)
     WORKDIR/tea-HASH.pyz       a program; `old` when it is none of this version, and no living worker runs from it
-    WORKDIR/tea-HASH.pyz.PID   a copy that was never finished (`unfinished`)
+    WORKDIR/tea-HASH.pyz.TOKEN   a copy that was never finished (`unfinished`)
     /tmp/tea-TOKEN/            where GNU Parallel brings batches to (`batches`); locked while a worker takes them
 
 What a living worker uses stays, whoever's it is; what is a minute young may just be coming into being, and stays too.
@@ -29,7 +29,7 @@ TRANSIT = "/tmp"
 
 _FOLDER = re.compile(r"fan-out-[0-9a-f]{12}")
 _PROGRAM = re.compile(r"tea-[0-9a-f]{16}\.pyz")
-_UNFINISHED = re.compile(r"tea-[0-9a-f]{16}\.pyz\.[0-9]+")
+_UNFINISHED = re.compile(r"tea-[0-9a-f]{16}\.pyz\.[0-9a-f]{8}")
 _BATCHES = re.compile(r"tea-[0-9a-f]{16}")
 
 

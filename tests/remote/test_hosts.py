@@ -126,7 +126,7 @@ class Leftovers:
         self.dead, self.kept = self.folder("0" * 12), self.folder("1" * 12)
         (self.kept / "keep").touch()
         self.old = self.file(f"tea-{'0' * 16}.pyz")
-        self.unfinished = self.file(f"tea-{'1' * 16}.pyz.4711")
+        self.unfinished = self.file(f"tea-{'1' * 16}.pyz.0a47110b")
         self.current = self.file(f"tea-{digest(bundle())[:16]}.pyz")
         self.alien = self.file("notes.txt")
         self.batches = Path("/tmp") / f"tea-{secrets.token_hex(8)}"
