@@ -15,6 +15,7 @@ import errno
 import os
 import shutil
 import signal
+import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -73,6 +74,7 @@ class Slot:
 
     def __init__(self, setup: SlotSetup) -> None:
         self.setup = setup
+        self._manager: threading.Thread | None = None
         context = ForkContext()
         control_r, self._control = context.Pipe(duplex=False)
         self.hints, hints_w = context.Pipe(duplex=False)
@@ -87,6 +89,7 @@ class Slot:
         finally:
             control_r.close()
             hints_w.close()
+        self._manager = self._pool._executor_manager_thread  # type: ignore[assignment]  # typeshed errs
         self.process = context.started[0]
         for end in (self.hints, self._control):  # a slot that is at a long job does not read what it is told
             os.set_blocking(end.fileno(), False)
@@ -164,10 +167,16 @@ class Slot:
         signal_group(self.pid, signal.SIGTERM)
 
     def close(self) -> None:
-        """Release pipes and pool of a slot that has ended."""
+        """Release pipes and pool of a slot that has ended.
+
+        The pool's own thread is the last that holds its semaphores. Started by a daemon it is one, too, and at exit
+        nobody would wait until it has let go of them: the resource tracker would call them leaked.
+        """
         with contextlib.suppress(OSError):
             self._control.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._manager is not None:
+            self._manager.join(5)
         self.hints.close()
 
 

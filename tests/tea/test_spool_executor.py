@@ -533,8 +533,8 @@ class Program:
         self.folder, self.hold = folder, folder / "hold"
         self.started: list[subprocess.Popen[str]] = []
 
-    def start(self, more: str = "", strategy: str = "process") -> subprocess.Popen[str]:
-        (self.folder / "p.py").write_text(PROGRAM + textwrap.dedent(more))
+    def start(self, more: str = "", strategy: str = "process", before: str = "") -> subprocess.Popen[str]:
+        (self.folder / "p.py").write_text(textwrap.dedent(before) + PROGRAM + textwrap.dedent(more))
         process = subprocess.Popen(
             [sys.executable, "p.py", strategy],
             cwd=self.folder,
@@ -581,6 +581,19 @@ class TestTheProgramEnds:
         process = program.start("raise SystemExit(3)")
         process.communicate(timeout=120)
         assert process.returncode == 3
+        assert program.results() == [0, 1, 4, 9, 16, 25]
+
+    def test_no_semaphore_is_called_leaked(self, program: Program) -> None:
+        """Whoever lets go of the workers' semaphores is waited for, however long that takes."""
+        slow = """
+            import time
+            from multiprocessing.synchronize import SemLock
+            at_once = SemLock._cleanup
+            SemLock._cleanup = staticmethod(lambda name: (time.sleep(0.1), at_once(name)))
+        """
+        process = program.start(before=slow)
+        _, err = process.communicate(timeout=120)
+        assert (process.returncode, err) == (0, "")
         assert program.results() == [0, 1, 4, 9, 16, 25]
 
     def test_killed_and_gone_on_with(self, program: Program) -> None:
@@ -698,9 +711,9 @@ class TestFailures:
 
     def test_a_job_that_takes_too_long(self, executor: SpoolExecutor, make: Make) -> None:
         strategy = executor._pool.setup.strategy
-        limited = make(1, strategy=strategy, timeout_seconds=0.3, grace_seconds=0.1)
-        future = limited.submit(time.sleep, 5)
-        with pytest.raises(JobTimeoutError, match=r"0\.3s"):
+        limited = make(1, strategy=strategy, timeout_seconds=1.5, grace_seconds=0.1)
+        future = limited.submit(time.sleep, 60)
+        with pytest.raises(JobTimeoutError, match=r"1\.5s"):
             future.result(60)
         assert limited.submit(pow, 2, 3).result(60) == 8  # nothing that must be imported first
 
