@@ -22,7 +22,7 @@ from executors.board import Board
 from executors.execution import Execution
 from executors.policy import ParallelConfig
 from executors.result import ParallelFlowResult
-from executors.server import warm_up
+from executors.server import is_warm, warm_up
 from executors.slot import SlotSetup
 from executors.slots import Slots
 from spool.run import create_fanout, open_spool
@@ -106,10 +106,13 @@ class _Execution(Execution):
         return self.slots.hints()
 
     def wait(self, seconds: float) -> None:
+        self.slots.start()
         if self.slots.wait(seconds):
             self.look_soon()
 
     def new_jobs(self) -> None:
+        if is_warm():  # until then there are jobs to make
+            self.slots.start()
         self.slots.wake()
 
     def tick(self) -> None:

@@ -7,6 +7,7 @@ a server bears its mark (see `undertaker`).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
@@ -89,8 +90,27 @@ def warm_up(*modules: str) -> None:
 
     Does nothing when it runs already.
     """
-    set_forkserver_preload(["executors.undertaker", "executors.slot", "executors.slots", *modules])
+    set_forkserver_preload(["executors.undertaker", "executors.slot", "executors.slots", *modules, "executors.warm"])
     start_server()
+
+
+def is_warm() -> bool:
+    """Whether the server has imported everything, so that it forks at once; also where that cannot be told."""
+    server: int | None = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    return parent_process() is not None or server is None or os.path.exists(_sign(_socket_folder(), server))
+
+
+def tell_warm() -> None:
+    """Leave the sign that everything is imported, in the server itself; see `warm`."""
+    coordinator, _, rest = os.environ.get(SERVER, "").partition(":")
+    folder = rest.partition(":")[2]
+    if folder and coordinator == str(os.getppid()):
+        with contextlib.suppress(OSError):  # the folder goes when the coordinator does
+            os.close(os.open(_sign(folder, os.getpid()), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def _sign(folder: str, server: int) -> str:
+    return f"{folder}/warm-{server}"
 
 
 def start_server() -> None:

@@ -206,7 +206,7 @@ def kill_all() -> None:
 
 
 class Slots:
-    """The slots of one fan-out on this machine.
+    """The slots of one fan-out on this machine, once they are started.
 
     Args:
         spool: the spool they register in.
@@ -225,12 +225,18 @@ class Slots:
         warn: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self._spool, self._setup, self._note, self._warn = spool, setup, note, warn
-        self._early_deaths = 0
-        self._closing = False
+        self._count, self._early_deaths = count, 0
+        self._started = self._closing = False
         self.slots: list[Slot] = []
-        _known.add(self)
-        self.slots += [self._start(i) for i in range(count)]
         self.lost = 0
+        _known.add(self)
+
+    def start(self) -> None:
+        """Start the slots, when that has not been done yet. Raises SlotsFailedError."""
+        if not self._started and not self._closing:
+            self._started = True
+            for number in range(self._count):
+                self.slots.append(self._start(number))
 
     def _start(self, number: int, first: tuple[str, ...] = ()) -> Slot:
         """Start a slot. The server that it is forked from may be killed at any moment, so that it takes another."""

@@ -33,4 +33,4 @@ if ! works; then
 fi
 
 .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-    --constraint scripts/constraints.txt --editable ".$extra"
+    --constraint scripts/constraints.txt --config-settings editable_mode=compat --editable ".$extra"

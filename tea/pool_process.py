@@ -49,8 +49,9 @@ class ProcessPool(Pool):
         self._told: set[str] = set()
 
     def added(self, future: JobFuture[Any], state: dict[str, Any]) -> None:
-        """Wake the slots, where some have nothing to do."""
-        if self._slots is not None and len(self._busy) < self.setup.workers:
+        """Wake the slots, where some have nothing to do and have not been told of a job that waits."""
+        busy, workers = len(self._busy), self.setup.workers
+        if self._slots is not None and busy < workers and len(self.pending) - busy <= workers:
             self._slots.wake()
         if len(self.pending) == 1:
             self.wake()
@@ -80,6 +81,7 @@ class ProcessPool(Pool):
         warm_up("tea.calls")
         slots = self._slots = Slots(self.spool, self._slot_setup(), self.setup.workers, self.note, self.setup.warn)
         try:
+            slots.start()
             while not self.over:
                 self._step(slots)
         finally:

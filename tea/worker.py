@@ -122,6 +122,7 @@ class WorkerCommand:
         grace = float((work.record.get("config") or {}).get("grace_seconds", 5.0))
         idle_since = time.monotonic()
         try:
+            slots.start()
             while not self._orphaned.is_set():
                 lines = [*slots.hints(), *slots.replace_dead()]
                 self.done += sum(line.startswith("-") for line in lines)

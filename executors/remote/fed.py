@@ -200,6 +200,7 @@ class _Fed:
             supervisor=self._claimant,
         )
         self.slots = Slots(self._spool, setup, self._count, lambda *_a, **_k: None)
+        self.slots.start()
         return float(header["grace"])
 
     # -- working ------------------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ Nothing is imported here that a command does not need: `tea --version` is a matt
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -103,6 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if os.name != "posix":
         print("tea runs on Linux and macOS; on Windows use WSL", file=sys.stderr)
         return EXIT_INPUT
+    if argv is None:
+        atexit.register(gc.freeze)  # a process that ends need not tidy its memory, which takes long after many jobs
     try:
         code = cli.main(args=None if argv is None else list(argv), prog_name="tea", standalone_mode=False)
         sys.stdout.flush()
