@@ -15,8 +15,6 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-import cloudpickle
-
 from executors.base import FanOutContext, as_flows
 from executors.board import Board
 from executors.execution import Execution
@@ -70,6 +68,8 @@ def _temporary(folder: str, context: FanOutContext, flows: Sequence[Any]) -> Fan
     """A context for plain functions: their record lives as long as the call."""
     context.spool = open_spool(folder)
     context.fanout = create_fanout(f"{folder}/runs", 1, "flows")
+    import cloudpickle  # not needed by workflows
+
     context.runtime = cloudpickle.dumps([flow.__call__ for flow in as_flows(flows)])
     context.not_replayable = "its function was given as an object"
     return context

@@ -21,7 +21,6 @@ from multiprocessing.util import get_temp_dir
 from types import ModuleType
 from typing import Any
 
-from executors.ending import lives
 from executors.undertaker import SERVER
 
 _LONGEST_FOLDER = 70
@@ -57,6 +56,8 @@ class ForkedProcess(ForkServerProcess):
     @property
     def exit_code(self) -> int | None:
         """How the process ended. Where the server that it was forked from died before, nobody knows: as if killed."""
+        from executors.ending import lives  # the server shall start before this is imported
+
         code, server = self.exitcode, self._popen.server  # type: ignore[attr-defined]
         if code == _UNKNOWN and server is not None and not lives(server):
             return -signal.SIGKILL

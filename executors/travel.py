@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import cloudpickle
-
 from spool import jsonio
 
 _REPR = 200
@@ -67,6 +65,8 @@ def _shown_key(key: Any) -> str:
 
 
 def _pickled(values: dict[str, Any], branch: str, index: int) -> bytes:
+    import cloudpickle  # few states need it, and it imports much
+
     try:
         return bytes(cloudpickle.dumps(values))
     except Exception:  # a user's __reduce__ may raise anything; the loop below finds out whose and says so
@@ -76,6 +76,8 @@ def _pickled(values: dict[str, Any], branch: str, index: int) -> bytes:
 
 
 def _check_pickles(key: str, value: Any, branch: str, index: int) -> None:
+    import cloudpickle
+
     try:
         cloudpickle.dumps(value)
     except Exception as error:

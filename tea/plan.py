@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import cloudpickle
-
 from executors.base import FanOutContext, Flow
 from executors.policy import ParallelConfig
 from executors.result import ParallelFlowResult
@@ -97,6 +95,8 @@ def set_runner(
 
 
 def _pickled(value: Any, what: str) -> bytes:
+    import cloudpickle  # not needed by workflows in YAML
+
     try:
         return bytes(cloudpickle.dumps(value))
     except Exception as error:  # a user's __reduce__ may raise anything

@@ -53,9 +53,10 @@ goes on with one that was stopped.
 @outcome_options
 @progress_option
 def run(workflow: str, output: str | None, fail_on_branch_errors: bool, progress: str, **given: Any) -> int:
+    _refuse_contradictions(given)
+    _warm_up(workflow, given)
     from tea.cli.drive import Wishes, drive
 
-    _refuse_contradictions(given)
     wishes = Wishes(progress, output, fail_on_branch_errors)
     if given["resume_run"] is not None:
         return _resume(workflow, wishes, given)
@@ -66,15 +67,19 @@ def run(workflow: str, output: str | None, fail_on_branch_errors: bool, progress
 
 
 def _start(workflow: str, inputs: Sequence[str], options: RunOptions) -> Ended:
-    if _names_processes(workflow, options.strategy):
-        from executors.server import warm_up  # worker processes need what we need: both import it at once
-
-        warm_up("tea.job")
     from tea.dialect import load_file
     from tea.session import load_input
     from tea.session import run as start
 
     return start(load_file(workflow), load_input(inputs), options)
+
+
+def _warm_up(workflow: str, given: dict[str, Any]) -> None:
+    """Let the server of worker processes import what it needs while we do: both need nearly the same."""
+    if not given["dry_run"] and given["resume_run"] is None and _names_processes(workflow, given["strategy"]):
+        from executors.server import warm_up
+
+        warm_up("tea.job")
 
 
 def _names_processes(workflow: str, strategy: str | None) -> bool:
