@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from executors import bundle as bundles
+from executors import bundle_cache
 from tea.version import __version__
 from tests.support import tea_cmd, wait_until
 
@@ -75,10 +77,80 @@ def test_it_works_for_another_tea(program: Path, tmp_path: Path, start_tea: obje
 
 
 def test_it_is_the_same_bytes_each_time() -> None:
-    bundles.bundle.cache_clear()
-    one = bundles.bundle()
-    bundles.bundle.cache_clear()
-    assert bundles.bundle() == one
+    assert bundles.make() == bundles.make()
+
+
+def files_of(program: Path, code: str) -> list[str]:
+    """Which file each module comes from that the program imports for a piece of code."""
+    show = "print(*(f for m in sys.modules.values() if program in (f := getattr(m, '__file__', '') or '')))"
+    code = f"import sys; program = {str(program)!r}; sys.path.insert(0, program); {code}; {show}"
+    done = subprocess.run([*BARE, "-c", code], env={}, capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout.split()
+
+
+def test_what_a_worker_imports_is_compiled(program: Path) -> None:
+    """And for another Python, whose compiled modules look otherwise, the sources are there."""
+    worker = "import tea.cli.worker, executors.remote.fed, executors.slots, tea.job, jinja2.sandbox"
+    assert {path.rpartition(".")[2] for path in files_of(program, worker)} == {"pyc"}
+    other = program.with_name("other")
+    with zipfile.ZipFile(program) as old, zipfile.ZipFile(other, "w") as new:
+        for info in old.infolist():
+            data = old.read(info)
+            new.writestr(info, b"\0\0\r\n" + data[4:] if info.filename.endswith(".pyc") else data)
+    assert {path.rpartition(".")[2] for path in files_of(other, worker)} == {"py"}
+
+
+def test_what_fails_there_is_shown_with_its_line(program: Path) -> None:
+    code = "from executors.bundle import _folder; _folder('no_such_package')"
+    done = subprocess.run(
+        [*BARE, "-c", f"import sys; sys.path.insert(0, {str(program)!r}); {code}"],
+        env={},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert 'File "executors/bundle.py", line ' in done.stderr
+    assert "    raise BundleError(" in done.stderr
+
+
+class TestCache:
+    @pytest.fixture
+    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        return tmp_path / "tea"
+
+    def test_a_bundle_is_made_once(self, folder: Path) -> None:
+        first = bundles.bundle.__wrapped__()
+        (path,) = folder.iterdir()
+        before = path.stat()
+        assert (before.st_mode & 0o777, path.read_bytes()) == (0o600, first)
+        assert bundles.bundle.__wrapped__() == first
+        assert [(one.name, one.stat().st_ino) for one in folder.iterdir()] == [(path.name, before.st_ino)]
+
+    def test_a_damaged_one_is_made_anew(self, folder: Path) -> None:
+        first = bundles.bundle.__wrapped__()
+        (path,) = folder.iterdir()
+        path.write_bytes(first[:-1])
+        assert bundles.bundle.__wrapped__() == first == path.read_bytes()
+
+    def test_none_is_taken_where_others_may_write(self, folder: Path) -> None:
+        bundle_cache.keep("0" * 32, b"theirs")
+        assert bundle_cache.kept("0" * 32) == b"theirs"
+        folder.chmod(0o777)
+        assert bundle_cache.kept("0" * 32) is None
+        bundle_cache.keep("1" * 32, b"ours")
+        assert len(list(folder.iterdir())) == 1
+
+    def test_only_the_newest_stay(self, folder: Path) -> None:
+        for number in range(bundle_cache.KEPT + 2):
+            bundle_cache.keep(f"{number}" * 32, b"one")
+            os.utime(next(folder.glob(f"bundle-{number}*")), (number, number))
+        assert sorted(path.name[7] for path in folder.iterdir()) == ["2", "3", "4", "5"]
+
+    def test_it_is_only_a_help(self, folder: Path) -> None:
+        folder.write_text("no folder")
+        assert bundles.bundle.__wrapped__() == bundles.bundle()
 
 
 def test_it_bundles_itself(program: Path, tmp_path: Path) -> None:
@@ -89,22 +161,28 @@ def test_it_bundles_itself(program: Path, tmp_path: Path) -> None:
 
 def test_it_holds_only_python_and_nothing_of_this_machine(program: Path) -> None:
     with zipfile.ZipFile(io.BytesIO(program.read_bytes())) as archive:
-        assert {info.filename.rpartition(".")[2] for info in archive.infolist()} <= {"py", "html", "css", "js", "sh"}
+        assert {info.filename.rpartition(".")[2] for info in archive.infolist()} <= {
+            "py",
+            "pyc",
+            "html",
+            "css",
+            "js",
+            "sh",
+        }
         assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 def test_a_users_tools_is_not_taken_for_ours(tmp_path: Path) -> None:
     (tmp_path / "tools.py").write_text("raise SystemExit('not me')")
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from executors.bundle import bundle, digest; "
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from executors.bundle import make, digest; "
     done = subprocess.run(
-        [sys.executable, "-c", code + "print(digest(bundle()))"],
+        [sys.executable, "-c", code + "print(digest(make()))"],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    bundles.bundle.cache_clear()
-    assert done.stdout.strip() == bundles.digest(bundles.bundle()), done.stderr
+    assert done.stdout.strip() == bundles.digest(bundles.make()), done.stderr
 
 
 def test_a_folder_in_its_place_is_an_error(tmp_path: Path) -> None:
