@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -66,8 +67,12 @@ class PoolSetup:
 _living: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 
-class Pool:
-    """A run with one fan-out, the futures of its jobs, and the thread that fills them."""
+class Pool(ABC):
+    """A run with one fan-out, the futures of its jobs, and the thread that fills them.
+
+    A subclass says where the jobs run: how one begins (`added`), how news of them becomes results (`drive`, which
+    calls `listen` now and then and `settle` for what has ended), and how all are ended (`end_running`).
+    """
 
     carry = True
     """Whether what JSON cannot hold is pickled for its way, or only marked in the record."""
@@ -128,21 +133,21 @@ class Pool:
 
     # -- where they run -----------------------------------------------------------------------------------------
 
+    @abstractmethod
     def added(self, future: JobFuture[Any], state: dict[str, Any]) -> None:
         """There is a new job."""
-        raise NotImplementedError
 
+    @abstractmethod
     def drive(self) -> None:
         """Fill the futures until `over`; in a thread of its own."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end_running(self, reason: str) -> None:
         """End the jobs that run, as cancelled; called by `drive`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def wake(self) -> None:
         """Something has changed that `drive` shall look at."""
-        raise NotImplementedError
 
     # -- jobs come ----------------------------------------------------------------------------------------------
 
