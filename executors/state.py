@@ -91,8 +91,9 @@ class BranchState(dict[str, Any]):
         self._mine[key] = _SET
 
     def update(self, *others: Any, **more: Any) -> None:
-        for key, value in dict(*others, **more).items():
-            self[key] = value
+        new = dict(*others, **more)
+        self._mine.update(dict.fromkeys(new, _SET))
+        super().update(new)
 
     def get(self, key: str, default: Any = None) -> Any:
         return self[key] if key in self else default  # noqa: SIM401 - it would call itself
@@ -159,26 +160,25 @@ class BranchState(dict[str, Any]):
     def changes(self) -> dict[str, Any]:
         """The keys that were set to another value or changed in place, with their new values."""
         changed = {}
+        own, base, mine = self.own, self.base, self._mine
         for key, value in super().items():
-            original = self._original(key)
+            original = own[key] if key in own else _plain(base, key)
             if value is original:
                 continue
-            if value is self._mine.get(key) and _unchanged(value, original):
+            if value is mine.get(key) and _unchanged(value, original):
                 continue  # looked at, not changed
             changed[key] = value
         return changed
-
-    def _original(self, key: str) -> Any:
-        value = self.own.get(key, _MISSING)
-        if value is not _MISSING:
-            return value
-        # Past the `get` of a base that is a branch's state itself (an item of a chunk): it would make a copy.
-        return dict.get(self.base, key, _MISSING) if isinstance(self.base, dict) else self.base.get(key, _MISSING)
 
     def removed(self) -> list[str]:
         """The keys of the beginning that are gone."""
         gone = [key for key in self.base if key not in self]
         return gone + [key for key in self.own if key not in self and key not in self.base]
+
+
+def _plain(base: Mapping[str, Any], key: str) -> Any:
+    """What a base holds, past the `get` of one that is a branch's state itself (an item of a chunk): that copies."""
+    return dict.get(base, key, _MISSING) if isinstance(base, dict) else base.get(key, _MISSING)
 
 
 class BranchStates(Sequence[BranchState]):

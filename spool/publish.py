@@ -75,7 +75,7 @@ def publish(path: str, data: bytes, *, sync: bool = False) -> None:
 
     Raises FileExistsError when the name is taken, OSError when the disk refuses (nothing is left behind then).
     """
-    folder = os.path.dirname(path)
+    folder = path.rpartition("/")[0]
     temporary = f"{folder}/.tmp-{unique()}"
     write_exclusive(temporary, data, sync=sync)
     try:

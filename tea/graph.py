@@ -242,8 +242,11 @@ class Graph:
         data = self.nodes[node].fan_out
         if data is not None:
             return FanOut(node, data.fan_in, data=data)
-        parallel = [edge for edge in self.edges.get(node, []) if edge.parallel]
-        return FanOut(node, parallel[0].fan_in, edges=parallel) if parallel else None
+        edges = self.edges.get(node, ())
+        for edge in edges:
+            if edge.parallel:
+                return FanOut(node, edge.fan_in, edges=[edge for edge in edges if edge.parallel])
+        return None
 
     # -- travelling -------------------------------------------------------------------------------------
 
