@@ -27,7 +27,7 @@ from spool import jsonio, tickets
 from spool.attempts import TICKET_OF, Outcome, Policy
 from spool.claim import try_claim
 from spool.errors import CorruptFileError, ForeignFileError
-from spool.job import JobRecord
+from spool.job import JobRecord, Listing
 from spool.layout import FORMAT, FanOutFiles, JobFiles, job_name
 from spool.making import JobSpec, JobWriter
 from spool.patience import patiently
@@ -116,6 +116,7 @@ class Board:
         self._starts: dict[int, float] = {}
         self._shas: dict[int, str] = {}
         self._errors: dict[int, list[dict[str, Any]]] = {}
+        self._forgiven: dict[int, int] = {}
         stems = {branch: job_name(0, 1, branch)[4:] for branch in {flow.branch for flow in self.flows}}
         digits = len(job_name(0, self.total, "x")) - 2
         self._names = [f"{i:0{digits}d}{stems[flow.branch]}" for i, flow in enumerate(self.flows)]
@@ -241,7 +242,7 @@ class Board:
     def complete(self) -> bool:
         return self.collected == self.total
 
-    def collect(self, i: int) -> bool:
+    def collect(self, i: int, *, tell: bool = True) -> bool:
         """Take the accepted result of branch i from its directory; False when there is none that can be trusted."""
         if self.results[i] is not None:
             return True
@@ -262,18 +263,36 @@ class Board:
             return False
         if raw is None or changes is None:
             return False
-        self.put(i, self.result_of(i, raw, changes))
+        self.put(i, self.result_of(i, raw, changes), tell=tell)
         return True
 
-    def adopt(self, i: int) -> bool:
-        """Take the result that branch i had before this call; its ticket may have stayed behind a dead worker."""
-        if not self.collect(i):
+    def adopt(self, i: int, *, tell: bool = False) -> bool:
+        """Take the result that branch i had before this call; its ticket may have stayed behind a dead worker.
+
+        Callbacks watch what happens: they are not told of what has happened before, maybe to themselves.
+        """
+        if not self.collect(i, tell=tell):
             return False
         result = self.results[i]
         assert result is not None
         if os.path.lexists(self.fanout.ticket("todo", self.name(i))):
             tickets.settle(self.fanout, self.name(i), TICKET_OF[Outcome(result.outcome or Outcome.FAILED)])
         return True
+
+    def take_up(self, i: int) -> Listing | None:
+        """The attempts that a job without a result had before this call; None when its job.json cannot tell.
+
+        Their errors belong to its result, but neither callbacks nor its circuit hear of them again.
+        """
+        job = self.job(i)
+        try:
+            listing = jobs.look(job, self.record(i))
+        except (CorruptFileError, ForeignFileError):  # whoever claims it refuses it
+            return None
+        newest = listing.attempts[-1].number if listing.attempts else 0
+        self._errors[i] = self._errors_on_disk(i, newest + 1)
+        self._forgiven[i] = sum(one["attempt"] < listing.forgiven for one in self._errors[i])
+        return listing
 
     def _sha(self, i: int) -> str:
         """The hash of a job's input; empty when its job.json cannot tell: only a refusal of the job fits that."""
@@ -355,7 +374,7 @@ class Board:
     def _errors_on_disk(self, i: int, newest: int) -> list[dict[str, Any]]:
         job, record = self.job(i), self.record(i)
         results = {number: jobs.trusted_result(job, record, number) for number in range(1, newest)}
-        return [_attempt_error(number, result) for number, result in results.items() if result is not None]
+        return [_attempt_error(n, one) for n, one in results.items() if one and not one.get("success")]
 
     def final_state(self, i: int, changes: dict[str, Any], removed: Sequence[str] = ()) -> dict[str, Any]:
         """The state in which branch i ended. Values that it did not change are shared with its siblings."""
@@ -380,8 +399,8 @@ class Board:
                 self.note("corrupt", job=self.name(i), error=str(error))
         return self.final_state(i, {**given, **changes}, raw.get("removed") or ())
 
-    def put(self, i: int, result: ParallelFlowResult) -> None:
-        """Fill the slot of branch i, once."""
+    def put(self, i: int, result: ParallelFlowResult, *, tell: bool = True) -> None:
+        """Fill the slot of branch i, once; callbacks hear of it with `tell`."""
         if self.results[i] is not None:
             return
         self.results[i] = result
@@ -389,7 +408,7 @@ class Board:
         if not result.success:
             self._note_failure(i, result)
             self.note("failed", job=self.name(i), outcome=result.outcome, error=result.error)
-        if self.context.callbacks is not None:
+        if self.context.callbacks is not None and tell:
             self._called_back(i, result)
         if self.context.on_result is not None:
             self.context.on_result(i, result)
@@ -460,12 +479,14 @@ class Board:
         breaker = self.breaker(i)
         if breaker is None:
             return None
-        before = breaker.state
+        before, failures = breaker.state, breaker.failure_count
         if outcome is Outcome.CANCELLED:
             breaker.release()
         else:
             breaker.record_success() if outcome is Outcome.SUCCEEDED else breaker.record_failure()
         self._circuit_changed(i, before, breaker.state)
+        if breaker.state is before and breaker.failure_count != failures:  # a resumed run counts on from here
+            self._keep_circuit()
         return breaker.state.value
 
     def _circuit_changed(self, i: int, old: CircuitState, new: CircuitState) -> None:
@@ -504,8 +525,8 @@ class Board:
             self.context.callbacks.fire_flow_start(self._flow_context(i))
 
     def failures(self, i: int) -> int:
-        """How many attempts of branch i are known to have failed."""
-        return len(self._errors.get(i, ()))
+        """How many attempts of branch i are known to have failed, since a person last sent it back."""
+        return len(self._errors.get(i, ())) - self._forgiven.get(i, 0)
 
     def attempt_failed(
         self, i: int, attempt: int, raw: dict[str, Any], error: BaseException | None, delay: float | None

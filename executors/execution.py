@@ -164,9 +164,12 @@ class Execution:
 
     def _make(self, i: int) -> bool:
         board = self.board
-        if self._resumed and os.path.exists(board.job(i).job) and board.adopt(i):
-            return False  # an earlier coordinator of this run has its result
-        admitted = board.admits(i)
+        begun = False
+        if self._resumed and os.path.exists(board.job(i).job):
+            if board.adopt(i):
+                return False  # an earlier coordinator of this run has its result
+            begun = self._watches and self._take_up(i)
+        admitted = begun or board.admits(i)
         board.create(i, ticket=admitted)
         if not admitted:
             name = board.breaker(i).name  # type: ignore[union-attr]
@@ -175,6 +178,14 @@ class Execution:
             return False
         self._in_flight += 1
         return True
+
+    def _take_up(self, i: int) -> bool:
+        """What ended before this coordinator is told to nobody again; whether the job has been begun, let through."""
+        listing = self.board.take_up(i)
+        if listing is None:
+            return False
+        self._seen.update((i, one.number) for one in listing.attempts if one.ended is not None)
+        return any(one.number > listing.forgiven for one in listing.attempts)
 
     # -- collecting ---------------------------------------------------------------------------------------------
 

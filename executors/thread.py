@@ -162,17 +162,19 @@ class _Execution:
     def _adopt(self, i: int) -> _Try | None:
         """The next attempt of a job that an earlier coordinator of this run made; None when it has finished."""
         board = self.board
+        tell = i in self.elsewhere  # what has ended there since is news
         self.elsewhere.discard(i)
-        if board.adopt(i):
+        if board.adopt(i, tell=tell):
             return None
         assert self._observer is not None
         job, record = board.job(i), board.record(i)
         decision = jobs.judge(board.fanout, job, record, self._observer.is_alive)
-        if decision.verdict is Verdict.FINISHED and board.collect(i):
+        if decision.verdict is Verdict.FINISHED and board.collect(i, tell=tell):
             return None
         if decision.verdict is Verdict.RUNNING:
             self.elsewhere.add(i)
             return None
+        board.take_up(i)
         jobs.clear_up(job, decision.attempt - 1)
         return _Try(i, decision.attempt, decision.spent, decision.failures)
 
