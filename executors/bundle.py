@@ -42,6 +42,11 @@ if sys.version_info < (3, 11):
     sys.exit("tea needs Python 3.11 or newer, and this is " + sys.version.split()[0] + " (" + sys.executable + ")")
 
 if __name__ == "__main__":
+    if sys.argv[1:3] == ["worker", "--fed"]:  # a coordinator's session on this host: nothing but what it needs
+        from executors.remote.serve import main
+        from tea.version import __version__
+
+        sys.exit(main(__version__, *sys.argv[3:]))
     from tea.cli import main
 
     sys.exit(main())

@@ -16,12 +16,13 @@ import hashlib
 import json
 import os
 import pwd
-import shutil
-import socket
 import stat
 import sys
 import time
-from typing import Any, Dict, Optional, Tuple  # noqa: UP035 - an old Python shall be able to say that it is one
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # without importing `typing`: each session waits for this program
+    from typing import Any
 
 OLDEST = (3, 11)
 
@@ -34,7 +35,7 @@ class Refusal(Exception):
         self.kind = kind
 
 
-def read_line() -> Dict[str, Any]:  # noqa: UP006
+def read_line() -> "dict[str, Any]":
     """The next message's line."""
     line = b""
     while not line.endswith(b"\n"):
@@ -42,7 +43,7 @@ def read_line() -> Dict[str, Any]:  # noqa: UP006
         if not byte:
             sys.exit(0)
         line += byte
-    message: Dict[str, Any] = json.loads(line.decode())  # noqa: UP006
+    message: dict[str, Any] = json.loads(line.decode())
     return message
 
 
@@ -58,14 +59,14 @@ def read_payload(size: int) -> bytes:
     return b"".join(parts)
 
 
-def say(mark: str, answer: Dict[str, Any]) -> None:  # noqa: UP006
+def say(mark: str, answer: "dict[str, Any]") -> None:
     """Answer, on a line of its own."""
     data = f"\n{mark}{json.dumps(answer)}\n".encode()
     while data:
         data = data[os.write(1, data) :]
 
 
-def place(wanted: Optional[str]) -> str:  # noqa: UP045
+def place(wanted: "str | None") -> str:
     """Where the work folder is."""
     return os.path.abspath(os.path.expanduser(wanted or f"/tmp/tea-jobs-{os.geteuid()}"))
 
@@ -103,13 +104,22 @@ def user() -> str:
         return str(os.geteuid())
 
 
-def probe(asked: Dict[str, Any]) -> Tuple[str, Dict[str, Any]]:  # noqa: UP006
+def installed(programs: "list[str]") -> "list[str]":
+    """Those of some programs that are here."""
+    if not programs:
+        return []
+    import shutil  # which most sessions can do without
+
+    return [name for name in programs if shutil.which(name)]
+
+
+def probe(asked: "dict[str, Any]") -> "tuple[str, dict[str, Any]]":
     """Where the program belongs, and what the coordinator wants to know. Raises Refusal."""
     check_python()
     path = folder(place(asked.get("workdir")))
-    for name in asked.get("programs", ()):
-        if shutil.which(name) is None:
-            raise Refusal("program", f"there is no {name}")
+    missing = sorted(set(asked.get("programs", ())) - set(installed(asked.get("programs", ()))))
+    if missing:
+        raise Refusal("program", f"there is no {missing[0]}")
     status = os.statvfs(path)
     free = status.f_bavail * status.f_frsize
     if free < asked["need"]:
@@ -118,14 +128,14 @@ def probe(asked: Dict[str, Any]) -> Tuple[str, Dict[str, Any]]:  # noqa: UP006
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     answer = {
         "python": sys.version.split()[0],
-        "host": socket.gethostname(),
+        "host": os.uname().nodename,
         "user": user(),
         "clock": time.time(),
         "cpus": cpus,
         "workdir": path,
         "free": free,
         "have": has(program, asked["sha256"]),
-        "found": [name for name in asked.get("look_for", ()) if shutil.which(name)],
+        "found": installed(asked.get("look_for", ())),
     }
     return program, answer
 

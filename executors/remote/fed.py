@@ -17,14 +17,12 @@ import time
 from multiprocessing import connection
 from typing import Any
 
-from executors.bundle import running_bundle
 from executors.remote.arrival import Arrival
 from executors.remote.folder import Folder, Refused
 from executors.remote.frames import Frame, FrameError, FrameReader, FrameWriter
 from executors.remote.intake import Intake
 from executors.remote.reply import reply
 from executors.remote.transit import Transit
-from executors.server import warm_up
 from executors.slot import SlotSetup
 from executors.slots import Slots, SlotsFailedError
 from spool import job as jobs
@@ -51,8 +49,8 @@ RESERVE = 1024 * 1024
 """Bytes that must stay free: with less, no job could even say how it ended."""
 
 
-def main(session: str, version: str) -> int:
-    """Serve one session, named `VERSION:MARK` by the coordinator; the exit code."""
+def main(session: str, version: str, environment: dict[str, str]) -> int:
+    """Serve one session, named `VERSION:MARK` by the coordinator; the exit code. environment: for jobs."""
     wanted, _, mark = session.partition(":")
     source, sink = _take_stdio()
     reader, writer = FrameReader(source), FrameWriter(sink)
@@ -64,7 +62,7 @@ def main(session: str, version: str) -> int:
         writer.raw(f"\n{mark} ".encode() + jsonio.dumps({"refused": refused.kind, "text": str(refused)}) + b"\n")
         return 1
     with folder:
-        _Fed(folder, reader, writer, mark).run()
+        _Fed(folder, reader, writer, mark, environment).run()
     return 0
 
 
@@ -81,8 +79,11 @@ def _take_stdio() -> tuple[int, int]:
 class _Fed:
     """One session."""
 
-    def __init__(self, folder: Folder, reader: FrameReader, writer: FrameWriter, mark: str) -> None:
+    def __init__(
+        self, folder: Folder, reader: FrameReader, writer: FrameWriter, mark: str, environment: dict[str, str]
+    ) -> None:
         self.folder, self._reader, self._writer, self._mark = folder, reader, writer, mark
+        self._environment = environment
         self._inbox: queue.Queue[Frame | None] = queue.Queue(INBOX)
         self._woken, self._wake = os.pipe()
         self._over = threading.Event()
@@ -185,7 +186,6 @@ class _Fed:
             self.folder.uses(str(header["transit"]))
             self._intake = Intake(Transit(str(header["transit"]), self._name), self._say)
         self._claimant = this_worker(self._spool).text
-        _warm_up(str(header["runner"]).partition(":")[0])
         setup = SlotSetup(
             spool=self._spool.path,
             fanout=self.fanout.path,
@@ -195,7 +195,7 @@ class _Fed:
             version=str(header["version"]),
             path=(self.folder.files,),
             cwd=self.folder.files,
-            environment=dict(os.environ),
+            environment=self._environment,
             announce=True,
             supervisor=self._claimant,
         )
@@ -367,18 +367,3 @@ class _Fed:
             self._done_with(name)
         if not self.folder.keep:
             self._remove(job)
-
-
-def _warm_up(module: str) -> None:
-    """Start the server that slots fork from: it, too, finds tea in the zip application."""
-    before = os.environ.get("PYTHONPATH")
-    program = running_bundle()
-    if program is not None:
-        os.environ["PYTHONPATH"] = os.pathsep.join([program, *([before] if before else [])])
-    try:
-        warm_up(module)
-    finally:
-        if before is not None:
-            os.environ["PYTHONPATH"] = before
-        else:
-            os.environ.pop("PYTHONPATH", None)

@@ -74,6 +74,7 @@ class Feeder(Execution):
         setup = Setup(
             parcel.program(config, folder),
             board.context.version,
+            board.context.runner,
             config.environment(),
             self._setup_frames,
             self.programs,

@@ -53,6 +53,7 @@ class Setup(NamedTuple):
 
     program: Program
     version: str
+    runner: str
     environment: dict[str, str]
     frames: Callable[[], Iterable[Frame]]
     programs: tuple[str, ...] = ()
@@ -164,7 +165,7 @@ class Link:
         if not hello["have"]:
             session.send(Frame({"op": "program"}, program.data))
         environment = {**setup.environment, **self.host.env}
-        argv = ["worker", "--fed", f"{setup.version}:{mark.strip()}"]
+        argv = ["worker", "--fed", f"{setup.version}:{mark.strip()}", setup.runner]
         session.send(Frame({"op": "start", "argv": argv, "env": environment}))
         slots = self.host.slots or int(hello["cpus"] or 1)
         session.send(Frame({"op": "slots", "slots": slots, "host": self.name}))

@@ -55,7 +55,7 @@ class Session:
 
     def __init__(self, host: RemoteHost, config: RemoteConfig) -> None:
         self.host = host
-        command = f"exec {host.python or 'python3'} -I -c {shlex.quote(_LOADER)}"
+        command = f"exec {host.python or 'python3'} -IS -c {shlex.quote(_LOADER)}"
         self._said = tempfile.TemporaryFile(prefix="tea-ssh-")  # noqa: SIM115 - closed with the session
         try:
             self._process = subprocess.Popen(

@@ -28,13 +28,7 @@ none outlives the process that started it.
     default=True,
     help="End when nothing is left to do (the default), or wait for more.",
 )
-@click.option("--fed", metavar="SESSION", hidden=True, help="Serve a coordinator that reached this host by ssh.")
-def worker(folder: str | None, spool: str | None, slots: int, until_empty: bool, fed: str | None) -> int:
-    if fed is not None:
-        from executors.remote import fed as serving
-        from tea.version import __version__
-
-        return serving.main(fed, __version__)
+def worker(folder: str | None, spool: str | None, slots: int, until_empty: bool) -> int:
     from tea.worker import work
 
     ran = work(spool_path(folder or spool), slots=slots, until_empty=until_empty, warn=warn)
