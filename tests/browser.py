@@ -82,10 +82,10 @@ class Browser:
         """End the browser and all processes of it."""
         with contextlib.suppress(OSError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(timeout=30)
+        self._process.wait(timeout=90)
         os.close(self._in)
         os.close(self._out)
-        wait_until(self._removed, 30, "the browser's folder to be removed")
+        wait_until(self._removed, what="the browser's folder to be removed")
 
     def _removed(self) -> bool:
         shutil.rmtree(self._home, ignore_errors=True)

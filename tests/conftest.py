@@ -66,7 +66,7 @@ def start_tea() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 def _end(process: subprocess.Popen[str]) -> None:
     process.kill()
-    process.wait(timeout=30)
+    process.wait(timeout=90)
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream is not None:
             stream.close()
@@ -87,7 +87,7 @@ def no_leftovers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     yield
     try:
-        support.wait_until(lambda: not left(), timeout=5)
+        support.wait_until(lambda: not left(), timeout=30)
     except TimeoutError:
         remaining = {pid: support.command_of(pid) for pid in left()}
         support.kill_all(remaining)

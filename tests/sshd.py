@@ -77,7 +77,7 @@ class Host:
         self.process.send_signal(signal.SIGTERM)
         kill_all(pid for pid in sessions if _is_sshd(pid))
         try:
-            self.process.wait(20)
+            self.process.wait(90)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -17,7 +17,7 @@ def failing_once_others_run(folder: Path, others: int) -> str:
     """Fails as soon as so many others have left a mark."""
     return f"""
 import os, time
-end = time.monotonic() + 20
+end = time.monotonic() + 300
 while len([n for n in os.listdir({str(folder)!r}) if n.startswith('running')]) < {others}:
     assert time.monotonic() < end, 'the others never came'
     time.sleep(0.005)

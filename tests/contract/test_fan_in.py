@@ -9,7 +9,7 @@ from tests.contract.world import World
 # Branch `c` lets `b` go, which lets `a` go: they finish in reverse.
 AFTER = """
 import os, time
-end = time.monotonic() + 20
+end = time.monotonic() + 300
 while not os.path.exists({other!r}):
     assert time.monotonic() < end, "the other branch never came"
     time.sleep(0.005)

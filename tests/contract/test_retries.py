@@ -82,29 +82,29 @@ def test_retry_on(world: World, retry_on: list[str], error: str, expected: int) 
 
 
 def test_a_waiting_retry_holds_nobody_up(world: World) -> None:
-    """One slot, one branch that waits for its second attempt until all others are done."""
+    """One slot, one branch that waits for its second attempt: others run meanwhile."""
     if world.strategy == "workers":
         pytest.skip("the worker of the tests has more slots than one")
     others = {f"b{i}": "return {}" for i in range(3)}
     flaky = counting(world.folder, "a", fail=1)
-    retry = {"max_retries": 1, "base_delay": 1.0}
+    retry = {"max_retries": 1, "base_delay": 2.0}
     ran = world.run(world.edges({"a": flaky, **others}, {"max_workers": 1, "retry": retry}))
     assert all(ran.column("success"))
     second = attempts(world.folder, "a")[1]
-    ended = [_finished(result) for result in ran.results if result.branch != "a"]
-    assert max(ended) < second
+    began = [_began(result) for result in ran.results if result.branch != "a"]
+    assert min(began) < second
 
 
-def _finished(result: Any) -> float:
-    record = json.loads((Path(str(result.job)) / "result.json").read_bytes())
-    return float(record["started"] + record["seconds"])
+def _began(result: Any) -> float:
+    return float(json.loads((Path(str(result.job)) / "result.json").read_bytes())["started"])
 
 
 def test_timeout_total_covers_all_attempts(world: World) -> None:
     """Back-off that would exceed it is not even begun."""
-    settings = {"timeout_total": 2.0, "retry": {"max_retries": 50, "base_delay": 0.5, "backoff_multiplier": 1.0}}
+    retry = {"max_retries": 50, "base_delay": 0.2, "backoff_multiplier": 100.0}
+    settings = {"timeout_total": 15, "retry": retry}
     ran = world.run(world.edges({"a": counting(world.folder, "a", fail=99)}, settings))
-    assert 2 <= len(attempts(world.folder, "a")) <= 4
+    assert len(attempts(world.folder, "a")) == 2
     assert (ran.results[0].success, ran.results[0].error_type) == (False, "OSError")
 
 

@@ -25,7 +25,7 @@ Branches = Mapping[str, "Code | Sequence[Code]"]
 # Waits until it is told to stop or killed, and not for ever.
 WAIT = """
 import time
-end = time.monotonic() + 30
+end = time.monotonic() + 300
 while time.monotonic() < end and not (cancel_token and cancel_token.is_cancelled()):
     time.sleep(0.005)
 return {"waited": True}
@@ -94,7 +94,7 @@ class World:
 
     def limit(self, seconds: float) -> float:
         """Time for a job of some steps: on a host, a slot loads what it needs with its first one."""
-        return seconds * 5 if self.strategy == "remote" else seconds
+        return seconds + 6 if self.strategy == "remote" else seconds
 
     @property
     def shares_memory(self) -> bool:

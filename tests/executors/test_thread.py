@@ -27,8 +27,8 @@ def flow(name: str, function: Any) -> Flow:
 def test_a_hanging_branch_holds_no_slot() -> None:
     let_go = threading.Event()
     try:
-        flows = [flow("hangs", lambda state, token: let_go.wait(20)), flow("next", lambda state, token: {"x": 1})]
-        results = ThreadExecutor(1).execute(flows, [{}, {}], ParallelConfig(timeout_seconds=0.1))
+        flows = [flow("hangs", lambda state, token: let_go.wait(90)), flow("next", lambda state, token: {"x": 1})]
+        results = ThreadExecutor(1).execute(flows, [{}, {}], ParallelConfig(timeout_seconds=1))
         assert [result.outcome for result in results] == ["timed_out", "succeeded"]
     finally:
         let_go.set()
@@ -36,7 +36,7 @@ def test_a_hanging_branch_holds_no_slot() -> None:
 
 def test_a_thread_that_obeys_at_once_is_timed_out_all_the_same(spool_dir: Path) -> None:
     for given in (None, context(spool_dir)):
-        waits = flow("waits", lambda state, token: {"told": token.wait(20)})
+        waits = flow("waits", lambda state, token: {"told": token.wait(90)})
         (result,) = ThreadExecutor(1, given).execute([waits], [{}], ParallelConfig(timeout_seconds=0.05))
         assert result.outcome == "timed_out"
 
@@ -52,13 +52,13 @@ def test_the_message_names_the_limit_that_was_hit() -> None:
 
     def slow(state: Any, token: Any) -> Any:
         tries.append(1)
-        token.wait(20)
+        token.wait(90)
 
-    config = ParallelConfig(timeout_seconds=0.3, timeout_total=0.4, retry_policy=RetryPolicy(5, base_delay=0.0))
+    config = ParallelConfig(timeout_seconds=2, timeout_total=3, retry_policy=RetryPolicy(5, base_delay=0.0))
     (result,) = ThreadExecutor(1).execute([flow("slow", slow)], [{}], config)
     assert [error["error"].split(";")[0] for error in result.attempt_errors] == [
-        "Flow timed out after 0.3s",
-        "Flow timed out after 0.4s",
+        "Flow timed out after 2.0s",
+        "Flow timed out after 3.0s",
     ]
     assert len(tries) == 2
 

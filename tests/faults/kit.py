@@ -35,7 +35,7 @@ HELD = (
     + """
 import time
 note("begin")
-end = time.monotonic() + 60
+end = time.monotonic() + 600
 while os.path.exists(f"{state['log']}.hold") and time.monotonic() < end:
     time.sleep(0.005)
 note("end")
@@ -89,10 +89,12 @@ class Place:
     def fan_out(
         self, body: str = HELD, last: str = SUM, *, spool: Mapping[str, Any] | None = None, **parallel: Any
     ) -> None:
-        """The usual workflow: `work` runs `body` for each of `state.items` into `add`."""
+        """The usual workflow: `work` runs `body` for each of `state.items` into `add`.
+
+        The lease is so long that nobody can be given up for dead by it, but in tests that set another.
+        """
         settings: dict[str, Any] = {"parallel": {"strategy": "process", "max_workers": 2, **parallel}}
-        if spool is not None:
-            settings["spool"] = dict(spool)
+        settings["spool"] = {"lease_duration": 3600, **(spool or {})}
         work = {"name": "work", "strategy": {"parallel_each": "{{ state['items'] }}"}, "fan_in": "add", "run": body}
         self.write({"name": "t", "settings": settings, "nodes": [work, {"name": "add", "fan_in": True, "run": last}]})
 
@@ -133,7 +135,7 @@ class Place:
         for process in self.started:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            process.wait(30)
+            process.wait(90)
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream is not None:
                     stream.close()
@@ -141,8 +143,8 @@ class Place:
     def crash(self, process: subprocess.Popen[str]) -> None:
         """SIGKILL, and wait until all that ran jobs for it have ended, too."""
         process.kill()
-        process.wait(30)
-        wait_until(lambda: not any(is_running(pid) for _, _, pid in self.lines()), 20, "the end of its jobs")
+        process.wait(90)
+        wait_until(lambda: not any(is_running(pid) for _, _, pid in self.lines()), what="the end of its jobs")
 
     # -- the jobs' log -------------------------------------------------------------------------------------------
 
@@ -165,7 +167,7 @@ class Place:
         """How often each item wrote this line."""
         return Counter(item for kind, item, _ in self.lines() if kind == what)
 
-    def wait_for(self, what: str, count: int = 1, timeout: float = 30) -> list[int]:
+    def wait_for(self, what: str, count: int = 1, timeout: float = 90) -> list[int]:
         """Wait until so many lines of this kind are there; the processes that wrote them."""
         lines = lambda: [pid for kind, _, pid in self.lines() if kind == what]  # noqa: E731
         wait_until(lambda: len(lines()) >= count, timeout, f"{count} times '{what}' in the log")
@@ -189,7 +191,7 @@ class Place:
         return [path.name for path in self.spool.glob("runs/*/fanouts/*/todo/*")]
 
 
-def ended(process: subprocess.Popen[str], code: int | None = 0, timeout: float = 60) -> tuple[str, str]:
+def ended(process: subprocess.Popen[str], code: int | None = 0, timeout: float = 90) -> tuple[str, str]:
     """Wait for the end of a process; what it printed."""
     try:
         out, err = process.communicate(timeout=timeout)
@@ -209,7 +211,7 @@ def hang_up(worker: subprocess.Popen[str]) -> None:
     ended(worker)
 
 
-def final(process: subprocess.Popen[str], timeout: float = 60) -> dict[str, Any]:
+def final(process: subprocess.Popen[str], timeout: float = 90) -> dict[str, Any]:
     """The final state of a run that must succeed."""
     state: dict[str, Any] = json.loads(ended(process, 0, timeout)[0])
     return state

@@ -82,7 +82,7 @@ def test_the_lease_of_a_workflow_is_that_of_its_external_workers(place: Place) -
 def test_a_result_after_the_timeout_is_not_accepted(place: Place) -> None:
     """The worker is frozen while its time runs out; it is ended, and the retry's result counts."""
     place.fan_out(
-        FIRST_WAITS, timeout_seconds=1, grace_seconds=0.3, retry={"max_retries": 1, "base_delay": 0.01}, max_workers=1
+        FIRST_WAITS, timeout_seconds=3, grace_seconds=0.3, retry={"max_retries": 1, "base_delay": 0.01}, max_workers=1
     )
     place.hold()
     run = place.run(1)

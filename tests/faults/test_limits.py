@@ -214,7 +214,7 @@ def test_a_claim_from_before_a_reboot_is_nobodys(place: Place) -> None:
         if record["pid"] == pid:
             path.write_text(json.dumps({**record, "boot_id": "00000000-0000-0000-0000-000000000000"}))
     second = place.start("worker")
-    place.wait_for("begin", 2, timeout=15)
+    place.wait_for("begin", 2)
     place.let_go()
     assert final(run)["total"] == 0
     for one in (worker, second):

@@ -63,7 +63,7 @@ def traced(action: Callable[[], Any], inject: str) -> Ended:
         os.close(go_w)
         os.close(said_r)
         strace.kill() if strace.poll() is None and not _ends(strace) else None
-        strace.communicate(timeout=30)
+        strace.communicate(timeout=90)
     with log:
         killed = os.WIFSIGNALED(status)
         return Ended(killed, said, killed or b"(INJECTED)" in log.read())
@@ -95,12 +95,12 @@ def _wait_for_tracer(pid: int, strace: subprocess.Popen[str]) -> None:
             raise PermissionError(strace.stderr.read() if strace.stderr else "")
         return "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text()
 
-    wait_until(attached, 30, "strace to attach", interval=0.002)
+    wait_until(attached, what="strace to attach", interval=0.002)
 
 
 def _ends(strace: subprocess.Popen[str]) -> bool:
     try:
-        strace.wait(timeout=10)
+        strace.wait(timeout=90)
     except subprocess.TimeoutExpired:
         return False
     return True

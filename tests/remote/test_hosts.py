@@ -95,7 +95,7 @@ class TestCheck:
         process = farm.begin("hosts", "check", farm.workflow("return {}"))
         wait_until(host.sessions, what="a login")
         process.send_signal(signal.SIGINT)
-        _out, err = process.communicate(timeout=10)
+        _out, err = process.communicate(timeout=90)
         assert process.returncode == 130, err
 
     def test_completion_offers_what_ssh_knows(self, farm: Farm) -> None:

@@ -71,7 +71,7 @@ def agent(tmp_path: Path) -> Iterator[str]:
     wait_until(lambda: os.path.exists(socket), what="the agent")
     yield socket
     process.terminate()
-    process.wait(30)
+    process.wait(90)
 
 
 # -- ssh_config -----------------------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ def test_a_link_that_is_dead_is_noticed(door: Door) -> None:
     for pid in sessions:
         os.kill(pid, signal.SIGSTOP)
     try:
-        assert process.wait(30) == 255
+        assert process.wait(90) == 255
     finally:
         process.kill()
         process.communicate()
@@ -307,7 +307,7 @@ def test_it_ends_with_whoever_started_it(door: Door) -> None:
     assert process.stdin is not None
     assert process.stdout.readline() == b"in\n"
     process.stdin.close()
-    assert process.wait(30) == 0
+    assert process.wait(90) == 0
     process.stdout.close()
     wait_until(lambda: not children_of(process.pid) and not one.sessions(), what="an end of all")
 

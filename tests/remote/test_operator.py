@@ -104,7 +104,7 @@ def test_hosts_of_a_run_that_was_killed_and_taken_up_again(
 ) -> None:
     process, go = working
     process.send_signal(signal.SIGKILL)
-    process.wait(30)
+    process.wait(90)
     assert states(two) == {"one": "stopped", "two": "stopped", "bad": "out"}
     assert verb(two, "status")["running"] == []
     go.touch()

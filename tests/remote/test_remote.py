@@ -221,7 +221,7 @@ def test_a_killed_coordinator_leaves_nothing_there_and_resumes(two: Farm) -> Non
     process = two.start(two.workflow(code, 6))
     wait_until(lambda: len(two.results()) == 5, timeout=60, what="five results")
     process.send_signal(signal.SIGKILL)
-    process.wait(30)
+    process.wait(90)
     for host in two.hosts.hosts:
         wait_until(lambda host=host: not host.sessions(), what=f"an end of what ran on {host.alias}")  # type: ignore[misc]
         only_the_program_stays(host)
@@ -237,7 +237,7 @@ def test_a_stopped_run_goes_on(farm: Farm) -> None:
     wait_until(lambda: len(farm.results()) == 3, timeout=60, what="three results")
     before = {job.name: (job / "result.json").stat().st_ino for job in farm.jobs() if (job / "result.json").exists()}
     process.kill()
-    process.wait(30)
+    process.wait(90)
     go.touch()
     assert farm.resume().state["sum"] == 15
     for job in farm.jobs():

@@ -60,7 +60,7 @@ def start(spool: SpoolFiles) -> Iterator[Callable[..., tuple[subprocess.Popen[st
     yield start_one
     for process in started:
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=90)
 
 
 class Clock:
@@ -106,7 +106,7 @@ def test_a_worker_that_runs_is_alive_and_one_that_was_killed_is_dead(spool: Spoo
     assert observer.is_alive(claimant)
     assert observer.dead_workers() == []
     process.kill()
-    process.wait(timeout=30)
+    process.wait(timeout=90)
     assert not observer.is_alive(claimant)  # at once: no lease has run out
     assert observer.dead_workers() == [folder(spool, claimant).name]
     assert not Observer(spool).is_alive(claimant)
@@ -120,7 +120,7 @@ def test_a_stopped_worker_of_this_host_lives_for_a_lease_and_again_when_it_goes_
     clock = Clock()
     observer = Observer(spool, clock)
     os.kill(process.pid, signal.SIGSTOP)
-    wait_until(lambda: module.is_stopped(process.pid), 10)
+    wait_until(lambda: module.is_stopped(process.pid))
     try:
         assert observer.is_alive(claimant)
         clock.now += LEASE - 1
@@ -129,7 +129,7 @@ def test_a_stopped_worker_of_this_host_lives_for_a_lease_and_again_when_it_goes_
         assert not observer.is_alive(claimant)
     finally:
         os.kill(process.pid, signal.SIGCONT)
-    wait_until(lambda: observer.is_alive(claimant), 10)
+    wait_until(lambda: observer.is_alive(claimant))
     clock.now += 10 * LEASE
     assert observer.is_alive(claimant)
 
@@ -138,7 +138,7 @@ def test_a_worker_that_ended_in_order_leaves_nothing_and_is_dead(spool: SpoolFil
     process, claimant = start()
     observer = Observer(spool)
     assert observer.is_alive(claimant)
-    process.communicate("\n", timeout=30)
+    process.communicate("\n", timeout=90)
     assert process.returncode == 0
     assert os.listdir(spool.workers) == []
     assert not observer.is_alive(claimant)
@@ -150,10 +150,10 @@ def test_a_child_that_inherited_the_lock_keeps_its_worker_alive(spool: SpoolFile
     child = int(line(process))
     observer = Observer(spool)
     process.kill()
-    process.wait(timeout=30)
+    process.wait(timeout=90)
     assert observer.is_alive(claimant)
     os.kill(child, signal.SIGKILL)
-    wait_until(lambda: not observer.is_alive(claimant), timeout=10)
+    wait_until(lambda: not observer.is_alive(claimant))
 
 
 def test_a_folder_that_is_gone_is_a_dead_worker(spool: SpoolFiles, start: Any) -> None:
@@ -191,7 +191,7 @@ def test_this_boot_goes_by_the_lock_whatever_the_pid(spool: SpoolFiles) -> None:
     holder = subprocess.Popen(["flock", lock, "sh", "-c", "echo held; read x"], stdin=-1, stdout=-1, text=True)
     assert line(holder) == "held"
     assert Observer(spool).is_alive(claimant)
-    holder.communicate("\n", timeout=30)
+    holder.communicate("\n", timeout=90)
     assert not Observer(spool).is_alive(claimant)
 
 
@@ -298,7 +298,7 @@ def test_a_lock_that_the_observer_cannot_ask_leaves_it_to_the_beat(
     clock = Clock()
     observer = Observer(spool, clock)
     process.kill()
-    process.wait(timeout=30)
+    process.wait(timeout=90)
     monkeypatch.setattr(module, "lock_descriptor", raises_errno(errno.ENOLCK))
     assert observer.is_alive(claimant)
     clock.now += LEASE
@@ -311,7 +311,7 @@ def test_a_lock_that_the_observer_cannot_ask_leaves_it_to_the_beat(
 def test_a_worker_beats_three_times_a_lease(spool: SpoolFiles) -> None:
     with Worker(spool, lease=0.06) as worker:
         seen = Path(worker.files.beat).read_bytes()
-        wait_until(lambda: Path(worker.files.beat).read_bytes() != seen, timeout=10)
+        wait_until(lambda: Path(worker.files.beat).read_bytes() != seen)
     assert os.listdir(spool.workers) == []
 
 
@@ -329,7 +329,7 @@ def test_a_probe_does_not_disturb_a_worker_that_is_just_being_made(
         assert line(probe) == "held"
         probes.append(probe.pid)
         assert real(fd, blocking=False) is False
-        probe.communicate("\n", timeout=30)
+        probe.communicate("\n", timeout=90)
         return real(fd, **options)
 
     monkeypatch.setattr(module, "lock_descriptor", probed)

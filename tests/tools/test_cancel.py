@@ -76,7 +76,7 @@ class TestDeadRun:
     def dead(self, here: Path, start_tea: Start) -> Path:
         process = start(here, start_tea)
         process.send_signal(signal.SIGKILL)
-        process.wait(30)
+        process.wait(90)
         wait_until(lambda: read(here, "explain", "2")["state"] == "waiting", what="the slot to be seen dead")
         return here
 

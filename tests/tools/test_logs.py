@@ -100,7 +100,7 @@ class TestRunning:
         process = start(here, start_tea)
         wait_until(lambda: read(here, "logs", "2")["stderr"])
         os.kill(process.pid, signal.SIGKILL)
-        process.wait(30)
+        process.wait(90)
         wait_until(lambda: read(here, "logs", "2")["ended"], what="the slot to be seen dead")
         done = verb(here, "logs", "2", "--follow")
         assert "about to 2\n" in done.stdout

@@ -86,7 +86,7 @@ class TestLiveRun:
         workers = [start_tea("worker", ".tea/spool", cwd=here)]
         _says_why(workers[0], done["by"])
         process.send_signal(signal.SIGKILL)  # the request outlives the coordinator
-        process.wait(30)
+        process.wait(90)
         workers.append(start_tea("worker", ".tea/spool", cwd=here))
         _says_why(workers[1], done["by"])
         assert states(here) == ["todo"] * ITEMS
@@ -110,7 +110,7 @@ class TestDeadRun:
         at_item_2(here)
         read(here, "pause")
         process.send_signal(signal.SIGKILL)
-        process.wait(30)
+        process.wait(90)
         (here / "block").unlink()
         assert "workers of the spool take no job of it" in text(here, "pause")
         done = tea_cmd("resume", cwd=here)

@@ -201,7 +201,7 @@ def test_a_run_that_is_going_on(here: Path, start_tea: kit.Start) -> None:
 def test_a_run_that_was_killed(here: Path, start_tea: kit.Start) -> None:
     process = start(here, start_tea, items=4, bad=())
     os.kill(process.pid, signal.SIGKILL)
-    process.wait(timeout=30)
+    process.wait(timeout=90)
     kit.wait_until(lambda: read(here, "report")["counts"]["running"] == 0, what="its workers to end, too")
     found = read(here, "report")
     assert found["state"] == "stopped"
