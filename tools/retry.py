@@ -13,7 +13,7 @@ from spool.retry import OUTCOMES, SentBack, retry_jobs, retry_run
 from tea.cli.complete import failed_names
 from tea.cli.errors import EXIT_FAILED, say
 from tea.cli.options import json_option, spool_hint, spool_option, spool_path
-from tea.session import load_input
+from tea.given import load_input
 from tools.chosen import Chosen, chosen
 
 SHOWN = 20

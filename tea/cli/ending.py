@@ -39,7 +39,7 @@ def finish(ended: Ended, out: int, output: str | None, fail_on_branch_errors: bo
 
 def deliver(state: dict[str, object], out: int, output: str | None) -> None:
     """Write the final state as JSON. Raises OSError, ReaderGoneError."""
-    from tea.session import final_json
+    from tea.given import final_json
 
     data = final_json(state)
     if not data.endswith(b"\n"):

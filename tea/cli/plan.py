@@ -40,8 +40,8 @@ def plan(workflow: Workflow, graph: Graph, state: dict[str, Any], options: RunOp
 
 
 def _ends(graph: Graph, options: RunOptions) -> Iterator[str]:
+    from tea.given import InputError
     from tea.graph import nearest
-    from tea.session import InputError
 
     for label, name in (("from", options.entry), ("up to", options.exit)):
         if name is None:

@@ -89,8 +89,8 @@ def replay(
 
 
 def _changes(sets: tuple[str, ...], inputs: tuple[str, ...], workflow: str | None) -> Changes:
+    from tea.given import load_input
     from tea.replay import Changes
-    from tea.session import load_input
 
     values = load_input(inputs)
     values.update(parsed(text) for text in sets)

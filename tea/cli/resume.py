@@ -41,7 +41,7 @@ def resume(
     from spool.find import run_at
     from tea.asked import RunOptions
     from tea.cli.drive import Wishes, drive
-    from tea.session import resume as go_on
+    from tea.resume import resume as go_on
 
     folder, name = run_at(spool_path(spool), run)
     options = RunOptions(strategy=strategy, max_workers=max_workers, strict=strict, argv=tuple(sys.argv), warn=warn)

@@ -68,7 +68,7 @@ def run(workflow: str, output: str | None, fail_on_branch_errors: bool, progress
 
 def _start(workflow: str, inputs: Sequence[str], options: RunOptions) -> Ended:
     from tea.dialect import load_file
-    from tea.session import load_input
+    from tea.given import load_input
     from tea.session import run as start
 
     return start(load_file(workflow), load_input(inputs), options)
@@ -94,7 +94,7 @@ def _names_processes(workflow: str, strategy: str | None) -> bool:
 def _dry_run(workflow: str, given: dict[str, Any]) -> int:
     from tea.cli.plan import tell_plan
     from tea.dialect import load_file
-    from tea.session import load_input
+    from tea.given import load_input
 
     tell_plan(load_file(workflow), load_input(given["inputs"]), _options(given))
     return 0
@@ -135,7 +135,7 @@ def _resume(workflow: str, wishes: Wishes, given: dict[str, Any]) -> int:
     from tea.cli.drive import drive
     from tea.dialect import load_file
     from tea.record import spool_path
-    from tea.session import resume as go_on
+    from tea.resume import resume as go_on
 
     loaded = load_file(workflow)
     spool = find_spool(spool_path(given["spool"], loaded.spool.dir))

@@ -11,8 +11,10 @@ import pytest
 from spool.errors import RunBusyError, UnknownNameError
 from tea.asked import RunOptions
 from tea.dialect import load_dict
+from tea.given import InputError, final_json, load_input
 from tea.record import Run
-from tea.session import InputError, final_json, load_input, resume, run
+from tea.resume import resume
+from tea.session import run
 
 NODES = [
     {
