@@ -148,7 +148,7 @@ class _Fed:
             raise
         finally:
             watcher.close()
-        self.slots.stop(grace)
+        self.slots.stop(grace, patience=0.0 if self._deliveries else 1.0)  # idle slots end by themselves
         if self.folder.keep:
             update_run(self._run, outcome="done", finished=time.time())
 
