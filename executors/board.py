@@ -222,8 +222,14 @@ class Board:
         return f"JSON cannot hold {', '.join(marked)}" if marked else None
 
     def record(self, i: int) -> JobRecord:
-        """What job.json of branch i says."""
-        return jobs.read_job(self.job(i))
+        """What job.json of branch i says; of a job that was made here, without reading it again."""
+        digest = self._shas.get(i)
+        if digest is None:
+            return jobs.read_job(self.job(i))
+        flow = self.flows[i]
+        return JobRecord(
+            {"id": self.name(i), "index": i, "branch": flow.branch, "entry": flow.entry}, self.policy(i), digest
+        )
 
     def index(self, name: str) -> int | None:
         """The branch of a ticket; None for a name that is not one of ours."""
