@@ -267,7 +267,9 @@ class Observer:
 
     def orphaned(self) -> list[str]:
         """Workers of this boot of this host that are gone, but whose lock is held by something that they started."""
-        return [name for name in self._names() if self._is_orphaned(self._spool.worker(name))]
+        here = f"{host_name()}-{os.getpid()}-"  # this process is not gone, so nothing need be asked
+        others = [name for name in self._names() if not name.startswith(here)]
+        return [name for name in others if self._is_orphaned(self._spool.worker(name))]
 
     def _is_orphaned(self, files: WorkerFiles) -> bool:
         record = self._record(files) or {}
