@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import StrictUndefined, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import missing
 
 from tea.graph import nearest
 
@@ -30,9 +31,8 @@ class _Missing(StrictUndefined):
 
     def _fail_with_undefined_error(self, *args: Any, **kwargs: Any) -> Any:
         error = UndefinedError(self._undefined_message)
-        if self._undefined_hint is None and not isinstance(self._undefined_obj, Mapping):
-            if self._undefined_obj is missing:
-                error.tea_missing = self._undefined_name  # type: ignore[attr-defined]
+        if self._undefined_hint is None and self._undefined_obj is missing:
+            error.tea_missing = self._undefined_name  # type: ignore[attr-defined]
         raise error
 
     __str__ = __iter__ = __len__ = __bool__ = _fail_with_undefined_error
