@@ -317,8 +317,11 @@ def test_an_open_circuit_stays_open(place: Place) -> None:
     (fanout / "breaker.json").chmod(0o600)
     place.let_go()
     place.resume()
-    assert {result["error_type"] for result in place.results()} == {"CircuitOpenError"}
+    begun, *others = place.results()
+    assert begun["outcome"] == "succeeded", "it was let through before, and its worker was killed"
+    assert {result["error_type"] for result in others} == {"CircuitOpenError"}
     assert set(place.noted("begin")) == {"0"}
+    assert json.loads((fanout / "breaker.json").read_bytes())["circuits"][0]["state"] == "open"
 
 
 def test_what_an_open_circuit_refuses_never_begins(place: Place) -> None:
