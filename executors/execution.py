@@ -169,10 +169,10 @@ class Execution:
             if board.adopt(i):
                 return False  # an earlier coordinator of this run has its result
             begun = self._watches and self._take_up(i)
-        admitted = begun or board.admits(i)
+        admitted = begun or board.circuits.admits(i)
         board.create(i, ticket=admitted)
         if not admitted:
-            name = board.breaker(i).name  # type: ignore[union-attr]
+            name = board.circuits.breaker(i).name  # type: ignore[union-attr]
             text = f"Circuit breaker '{name}' is open"
             board.end(i, self.claimant, Outcome.FAILED, "CircuitOpenError", text, circuit_state="open")
             return False
@@ -223,7 +223,7 @@ class Execution:
         ended, policy = jobs.ended(result), board.policy(i)
         if "started" in result or ended.outcome is Outcome.TIMED_OUT:
             board.started(i, result.get("started"))
-        board.count_for_breaker(i, ended.outcome)
+        board.circuits.count(i, ended.outcome)
         if ended.outcome in (Outcome.SUCCEEDED, Outcome.CANCELLED):
             return True
         failures = board.failures(i) + 1
@@ -281,4 +281,4 @@ class Execution:
         # A claim on the next attempt fences off a worker that is not ours to end.
         board.end(i, self.claimant, Outcome.CANCELLED, "CancelledError", reason)
         if made:
-            board.count_for_breaker(i, Outcome.CANCELLED)
+            board.circuits.count(i, Outcome.CANCELLED)

@@ -201,7 +201,7 @@ class _Execution:
         while self.ready and len(self.running) < self.workers and self.ready[0][0] <= time.monotonic():
             _, index, _ = heapq.heappop(self.ready)
             trial = self.waiting.pop(index)
-            if trial.failures == 0 and not self.board.admits(index):
+            if trial.failures == 0 and not self.board.circuits.admits(index):
                 self._circuit_open(index)
                 continue
             self._begin(trial)
@@ -217,7 +217,7 @@ class _Execution:
         run_in_thread(lambda: self._work(trial))
 
     def _circuit_open(self, index: int) -> None:
-        name = self.board.breaker(index).name  # type: ignore[union-attr]
+        name = self.board.circuits.breaker(index).name  # type: ignore[union-attr]
         self.board.end(
             index,
             self.claimant,
@@ -302,7 +302,7 @@ class _Execution:
         board, i = self.board, trial.index
         raw = {**ran.result, "attempt": trial.attempt, "host": host_name(), "removed": ran.removed}
         outcome = Outcome(raw["outcome"])
-        raw["circuit_state"] = board.count_for_breaker(i, outcome)
+        raw["circuit_state"] = board.circuits.count(i, outcome)
         if outcome in (Outcome.FAILED, Outcome.TIMED_OUT):
             spent = trial.spent + raw["seconds"]
             ended = Ended(outcome, tuple(raw["error_types"]), spent)

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from executors.board import policy_of
+from executors.branches import policy_of
 from executors.policy import ParallelConfig
 from executors.travel import Parcel
 from spool import job as jobs

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from executors.base import FanOutContext, Flow
-from executors.board import Board, policy_of
+from executors.board import Board
+from executors.branches import policy_of
 from executors.policy import CircuitBreakerConfig, ParallelConfig, RetryPolicy
 from spool import job as jobs
 from spool.attempts import Outcome
@@ -113,13 +114,13 @@ def test_fail_fast_stops_and_the_user_may_too() -> None:
 def test_circuits_count_attempts_and_forget_cancelled_ones() -> None:
     config = ParallelConfig(circuit_breaker=CircuitBreakerConfig(failure_threshold=1, reset_timeout=0.0))
     made = board(None, 1, config)
-    assert made.count_for_breaker(0, Outcome.FAILED) == "open"
-    assert made.admits(0)
-    assert not made.admits(0)
-    assert made.count_for_breaker(0, Outcome.CANCELLED) == "half_open"
-    assert made.admits(0)
-    assert made.count_for_breaker(0, Outcome.SUCCEEDED) == "closed"
-    assert board(None).count_for_breaker(0, Outcome.FAILED) is None
+    assert made.circuits.count(0, Outcome.FAILED) == "open"
+    assert made.circuits.admits(0)
+    assert not made.circuits.admits(0)
+    assert made.circuits.count(0, Outcome.CANCELLED) == "half_open"
+    assert made.circuits.admits(0)
+    assert made.circuits.count(0, Outcome.SUCCEEDED) == "closed"
+    assert board(None).circuits.count(0, Outcome.FAILED) is None
 
 
 def test_the_policy_stands_in_the_job(spool_dir: Path) -> None:

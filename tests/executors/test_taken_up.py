@@ -55,7 +55,7 @@ def earlier_life(spool: Path, config: ParallelConfig) -> FanOutFiles:
             ended.update(error="the first time", error_type="OSError", error_types=["builtins.OSError"])
         mine = {"job": job.name, "attempt": 1, "input_sha256": record.input_sha256}
         jobs.finish(fanout, job, record, 1, {**mine, **ended, "started": 1.0, "seconds": 0.5, "state": {}})
-        board.count_for_breaker(i, Outcome(ended["outcome"]))
+        board.circuits.count(i, Outcome(ended["outcome"]))
     return fanout
 
 
