@@ -240,10 +240,23 @@ def exception_class(name: str) -> type[BaseException]:
     try:
         found = getattr(builtins, name, None) or pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"retry_on: no exception class {name!r} can be imported here: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, BaseException)):
+        raise ValueError(f"retry_on: no exception class {name!r} can be imported here{_near(name, error)}") from error
+    if not _is_exception(found):
         raise ValueError(f"retry_on: {name!r} is not an exception class")
     return found
+
+
+def _is_exception(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseException)
+
+
+def _near(name: str, error: Exception) -> str:
+    """The built-in class that was perhaps meant, else why the import failed."""
+    import difflib  # only now: this is imported at every start
+
+    known = [one for one, value in vars(builtins).items() if _is_exception(value)]
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else f": {error}"
 
 
 def _shallow(owner: Any) -> dict[str, Any]:

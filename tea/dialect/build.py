@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from executors.attempt import NodeFailure
 from executors.policy import ParallelConfig
 from tea import templates
 from tea.dialect.actions import check_references, imported
@@ -121,15 +122,20 @@ class _Builder:
         return Edge(link.source, link.target, cond=opens, cond_map={True: link.target})
 
     def config(self, above: Mapping[str, Any], path: Any, strategy: str | None = None) -> ParallelConfig:
-        """Settings with the ones of an edge or node laid over them."""
+        """Settings with the ones of an edge or node, which stand at `path`, laid over them."""
         values = merged(self.settings, above)
         if strategy:
             values["strategy"] = strategy
         try:
             return parallel_config(values)
         except ValueError as error:
-            self.report.error(path, str(error))
+            self.report.error(self._retry_on(above, path), str(error))
             return ParallelConfig()
+
+    def _retry_on(self, above: Mapping[str, Any], path: Any) -> Any:
+        """Where the classes stand that cannot be imported: with the edge or node, or in the settings."""
+        at, owner = ("retry", "retry_on"), (*path[:2], "parallel_config")
+        return (*owner, *at) if "retry_on" in (above.get("retry") or {}) else ("settings", "parallel", *at)
 
     def fan_out(self, spec: Mapping[str, Any], path: Any) -> DataFanOut:
         strategy: Mapping[str, Any] = spec.get("strategy") or {}
@@ -184,6 +190,10 @@ def _overlay(spec: Mapping[str, Any]) -> Callable[[Any, int], dict[str, Any]]:
     return lambda item, index: {item_var: item, index_var: index}
 
 
+def _named(reference: Any) -> str:
+    return f"'{reference}'" if isinstance(reference, str) else "that is written here"
+
+
 class _SubWorkflows:
     """Runs sub-workflows; each is built once."""
 
@@ -198,7 +208,12 @@ class _SubWorkflows:
         """
         graph: Any = self.graph(reference)
         around = {key: offered[key] for key in ("config", "scope") if offered.get(key) is not None}
-        final: dict[str, Any] = graph.execute_scoped(state, START, END, **around)
+        try:
+            final: dict[str, Any] = graph.execute_scoped(state, START, END, **around)
+        except NodeFailure as failure:
+            if isinstance(failure.error, RecursionError):  # once, not in the name of each of a hundred nodes
+                raise RecursionError(f"sub-workflow {_named(reference)} runs itself without an end") from None
+            raise
         return {key: value for key, value in final.items() if key != "parallel_results"}
 
     def graph(self, reference: Any) -> Graph:

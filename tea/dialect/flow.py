@@ -24,6 +24,7 @@ def check_flow(raw: Mapping[str, Any], path: KeyPath, report: Report) -> None:
     if checker.plan.nodes and not any(_misleads(problem) for problem in report.problems):
         checker.branches()
         checker.reachability()
+        checker.endless_loops()
 
 
 _NAVIGATION = re.compile(r"(^|\.)(edges\b.*|nodes(\[\d+\](\.(name|type|goto|fan_in|strategy|parallel_each)\b.*)?)?)$")
@@ -219,6 +220,34 @@ class _Flow:
                     ways[target] = [*ways[name], target]
                     waiting.append(target)
         return ways[goal]
+
+    # -- loops -----------------------------------------------------------------------------------------------
+
+    def endless_loops(self) -> None:
+        """Nodes that go round without a way out. One that the run is interrupted at has one."""
+        config = self.raw.get("config")
+        stops = config if isinstance(config, Mapping) else {}
+        interrupts = {name for key in ("interrupt_before", "interrupt_after") for name in stops.get(key) or ()}
+        scopes = [(START, END), *((branch.entry, branch.fan_in) for branch in self.plan.branches())]
+        for entry, exit in scopes:
+            inside = [name for name in self.plan.within(entry, exit) if name in self.plan.nodes]
+            stuck = [name for name in inside if not self.leads(name, exit)]
+            if stuck and not interrupts.intersection(stuck):
+                first = next(name for name in self.plan.nodes if name in stuck)
+                self.error(
+                    self.plan.paths[first],
+                    f"the loop of {self.listed(stuck)} has no way out",
+                    "give one of its nodes a `goto` or an edge with a condition that leaves it",
+                )
+                return
+
+    def leads(self, name: str, exit: str) -> bool:
+        """Whether a node can come to the end, or to a fan-in."""
+        return any(exit in self.plan.onward(one) for one in self.plan.within(name, exit))
+
+    def listed(self, names: list[str]) -> str:
+        ordered = [f"'{name}'" for name in self.plan.nodes if name in names]
+        return ", ".join(ordered[:5]) + (" and others" if len(ordered) > 5 else "")
 
     # -- reachability ----------------------------------------------------------------------------------------
 

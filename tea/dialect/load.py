@@ -113,10 +113,7 @@ def read_text(text: str, name: str = "") -> Loaded:
     try:
         data, root = reader.document()
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        message = " ".join(part for part in (error.context, error.problem) if part)
-        raise WorkflowError([Problem(name, line, column, f"not valid YAML: {message}")]) from None
+        raise WorkflowError([_not_yaml(name, error)]) from None
     except yaml.YAMLError as error:  # a character YAML does not allow: it has an offset but no mark
         offset = int(getattr(error, "position", 0) or 0)
         line = text.count("\n", 0, offset) + 1
@@ -125,6 +122,26 @@ def read_text(text: str, name: str = "") -> Loaded:
     finally:
         reader.loader.dispose()
     return Loaded(data, Source(name, text, root), reader.problems)
+
+
+_REMEDIES = (
+    ("tab character", "indent with blanks, not with tabs"),
+    ("'\\t'", "indent with blanks, not with tabs"),
+    ("mapping values are not allowed", "put text that has ': ' in it in quotes, or mend the indentation"),
+    ("found unexpected end of stream", "a quote or bracket is not closed"),
+    ("did not find expected", "look at the indentation, and at quotes and brackets that are not closed"),
+    ("cannot start any token", "put text that begins with this character in quotes"),
+)
+
+
+def _not_yaml(name: str, error: yaml.MarkedYAMLError) -> Problem:
+    mark, began = error.problem_mark or error.context_mark, error.context_mark
+    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    message = " ".join(part for part in (error.context, error.problem) if part)
+    remedy = next((hint for part, hint in _REMEDIES if part in message), "")
+    if began is not None and began.line + 1 < line:
+        remedy = f"{remedy}; what is wrong begins in line {began.line + 1}".removeprefix("; ")
+    return Problem(name, line, column, f"not valid YAML: {message}", remedy)
 
 
 def _refused(name: str, message: str, hint: str = "") -> WorkflowError:
@@ -240,8 +257,11 @@ class _Reader:
 
     def good_key(self, event: Any, key: Any, located: Located) -> bool:
         if isinstance(key, bool) or not isinstance(key, str | int):
-            shown = getattr(event, "value", "this")
-            self.note(event, f"key {shown} is not text", "put it in quotes")
+            if isinstance(key, dict | list):
+                kind = "mapping" if isinstance(key, dict) else "list"
+                self.note(event, f"a {kind} where a key belongs", 'put templates in quotes: "{{ ... }}"')
+            else:
+                self.note(event, f"key {getattr(event, 'value', 'this')} is not text", "put it in quotes")
             return False
         if key in located.keys:
             self.note(event, f"duplicate key '{key}'", f"it already stands in line {located.keys[key][0]}")

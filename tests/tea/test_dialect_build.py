@@ -115,8 +115,28 @@ def test_data_fan_outs_have_their_settings() -> None:
 
 def test_retry_on_a_class_that_is_not_there() -> None:
     text = "settings: {parallel: {retry: {retry_on: [no.such:Thing]}}}\nnodes: [{name: a}]"
-    with pytest.raises(WorkflowError, match=r"f:1:22: retry_on: no exception class 'no\.such:Thing'"):
+    with pytest.raises(WorkflowError, match=r"f:1:41: retry_on: no exception class 'no\.such:Thing'"):
         graph_of(text)
+
+
+def test_a_misspelled_class_of_one_edge_is_named_where_it_stands() -> None:
+    text = """
+    nodes: [{name: a}, {name: b}, {name: m, fan_in: true}]
+    edges:
+      - {from: a, to: [b], parallel: true, fan_in: m, parallel_config: {retry: {retry_on: [OSErorr]}}}
+    """
+    with pytest.raises(WorkflowError, match=r"f:4:\d+: .*no exception class 'OSErorr'.*did you mean 'OSError'"):
+        graph_of(text)
+
+
+def test_a_workflow_that_runs_itself_without_an_end_says_so_once(tmp_path: Path) -> None:
+    (tmp_path / "self.yaml").write_text("nodes: [{name: a, subgraph: self.yaml}]")
+    graph: Any = build(load_file(tmp_path / "self.yaml"))
+    *_, last = graph.compile().invoke({})
+    assert (last["error_type"], last["error"]) == (
+        "RecursionError",
+        "sub-workflow 'self.yaml' runs itself without an end",
+    )
 
 
 def test_items_and_overlays() -> None:

@@ -261,3 +261,24 @@ def test_a_misspelled_target_has_no_follow_up_errors() -> None:
     found = errors(FAN + "  - {from: split, to: [a, bb], parallel: true, fan_in: merge}")
     assert len(found) == 1
     assert "there is no node 'bb'" in found[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nodes: [{name: a, goto: b}, {name: b, goto: a}]",
+        "nodes: [{name: a}, {name: b, goto: b}]",
+        """
+        nodes: [{name: s}, {name: a, goto: [{if: x, to: m}, {to: b}]}, {name: b, goto: b}, {name: m, fan_in: true}]
+        edges: [{from: s, to: [a], parallel: true, fan_in: m}]
+        """,
+    ],
+)
+def test_a_loop_that_nothing_leaves_is_an_error(text: str) -> None:
+    (error,) = errors(text)
+    assert "has no way out (give one of its nodes a `goto` or an edge with a condition" in error
+
+
+def test_a_loop_that_the_run_is_interrupted_in_has_a_way_out() -> None:
+    assert warnings("config: {interrupt_after: [b]}\nnodes: [{name: a, goto: b}, {name: b, goto: a}]") == []
+    assert warnings("nodes: [{name: a}, {name: b, goto: [{if: state.x, to: a}]}]") == []
