@@ -91,7 +91,7 @@ def warm_up(*modules: str) -> None:
 
     Does nothing when it runs already.
     """
-    set_forkserver_preload(["executors.undertaker", "executors.slot", "executors.slots", *modules, "executors.warm"])
+    set_forkserver_preload(["executors.undertaker", "executors.slot", "executors.held_slot", *modules, "executors.warm"])
     start_server()
 
 

@@ -17,22 +17,22 @@ import contextlib
 import gc
 import os
 import pickle
-import resource
 import select
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from multiprocessing import connection, parent_process
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 from executors import attempt as attempts
 from executors.attempt import Branch
 from executors.ending import MARK
 from executors.state import BranchState
+from executors.surroundings import Output, Surroundings, memory_limit
 from executors.travel import is_marked, unpack_pickle
 from executors.undertaker import SERVER
 from spool import job as jobs
@@ -40,7 +40,6 @@ from spool import jsonio
 from spool.errors import CorruptFileError, TooLargeError
 from spool.job import JobRecord
 from spool.layout import FanOutFiles, JobFiles, SpoolFiles
-from spool.logs import keep_log
 from spool.patience import PATIENCE, patiently
 from spool.publish import read_bytes
 from spool.queue import Claim, Queue
@@ -162,88 +161,6 @@ def die_with_parent() -> None:
         os.killpg(os.getpgrp(), signal.SIGKILL) if os.getpgrp() == os.getpid() else os._exit(1)
 
     threading.Thread(target=watch, name="tea-parent", daemon=True).start()
-
-
-class Output:
-    """What jobs print: descriptors 1 and 2 point to scratch files in the worker's folder, moved to the job after it.
-
-    Two files for a worker, not two for a job: most jobs print nothing, and a file costs as much as a claim. A job may
-    close or replace what it prints to; the next one finds it as it was.
-    """
-
-    def __init__(self, worker: Worker) -> None:
-        self._streams = [_Stream("stdout", 1, worker.files.stdout), _Stream("stderr", 2, worker.files.stderr)]
-
-    def collect(self, job: JobFiles, attempt: int) -> None:
-        """Give the job what was printed since the last call."""
-        for stream, log in zip(self._streams, (job.stdout, job.stderr), strict=True):
-            if stream.settle():
-                keep_log(stream.path, log(attempt))
-                os.ftruncate(stream.kept, 0)
-
-
-class _Stream:
-    """One descriptor that jobs print to, the `sys` stream over it, and its scratch file."""
-
-    def __init__(self, name: str, fd: int, path: str) -> None:
-        self.name, self.fd, self.path = name, fd, path
-        self.kept = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._file = os.fstat(self.kept)
-        os.dup2(self.kept, fd)
-        self._text = self._open()
-        setattr(sys, name, self._text)
-
-    def _open(self) -> TextIO:
-        return os.fdopen(self.fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
-
-    def settle(self) -> int:
-        """Flush, undo what a job did to the stream, and tell how many bytes have been printed."""
-        text = getattr(sys, self.name)
-        try:
-            text.flush()
-        except (ValueError, OSError, AttributeError):  # closed, or something else put in its place
-            pass
-        if text is not self._text or self._text.closed:
-            self._text = self._open() if self._text.closed else self._text
-            setattr(sys, self.name, self._text)
-        try:
-            status = os.fstat(self.fd)
-        except OSError:  # closed
-            status = None
-        if status is None or status.st_ino != self._file.st_ino or status.st_dev != self._file.st_dev:
-            os.dup2(self.kept, self.fd)
-            status = os.fstat(self.kept)
-        return status.st_size
-
-
-class Surroundings:
-    """What a job finds around it. It may change it; the next one finds it as it was.
-
-    What a job adds to `sys.path` stays, for a module that did so is not imported again.
-    """
-
-    def __init__(self) -> None:
-        self._folder = os.getcwd()
-        self._path = list(sys.path)
-        self._live = getattr(os.environ, "_data", os.environ)  # comparing what it holds encoded takes a twentieth
-        self._environment = dict(self._live)
-        self._mask = os.umask(0o077)
-        os.umask(self._mask)
-
-    def put_back(self) -> None:
-        os.chdir(self._folder)
-        os.umask(self._mask)
-        if self._live != self._environment:
-            self._put_back_environment()
-        if sys.path != self._path and (missing := [entry for entry in self._path if entry not in sys.path]):
-            sys.path.extend(missing)
-        if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    def _put_back_environment(self) -> None:
-        os.environ.clear()
-        for name, value in self._environment.items():
-            os.environ[os.fsdecode(name)] = os.fsdecode(value)
 
 
 class Inputs:
@@ -411,18 +328,6 @@ class SlotLoop:
                 os.write(self._hints_fd, line.encode())
             except OSError:  # the pipe is full, or nobody reads it: only a hint
                 pass
-
-
-@contextlib.contextmanager
-def memory_limit(limit: int) -> Iterator[None]:
-    """Let this process, and what it starts, have no more than `limit` bytes of memory of its own."""
-    kind = resource.RLIMIT_DATA if sys.platform == "linux" else resource.RLIMIT_AS
-    soft, hard = resource.getrlimit(kind)
-    resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(kind, (soft, hard))
 
 
 def raising(error: BaseException) -> Callable[[Any], Any]:

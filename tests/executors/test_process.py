@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from executors.base import FanOutContext
+from executors.held_slot import Doing, how_it_ended
 from executors.policy import ParallelConfig, RetryPolicy
 from executors.process import ProcessExecutor
-from executors.slots import Doing, SlotsFailedError, how_it_ended
+from executors.slots import SlotsFailedError
 from spool.run import create_fanout, open_spool
 
 pytestmark = pytest.mark.usefixtures("no_leftovers")
