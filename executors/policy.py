@@ -15,7 +15,7 @@ import math
 import pkgutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 
 @dataclass(slots=True)
@@ -246,7 +246,7 @@ def exception_class(name: str) -> type[BaseException]:
     return found
 
 
-def _is_exception(value: Any) -> bool:
+def _is_exception(value: Any) -> TypeGuard[type[BaseException]]:
     return isinstance(value, type) and issubclass(value, BaseException)
 
 
