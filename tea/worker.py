@@ -120,26 +120,35 @@ class WorkerCommand:
         """Run jobs of a fan-out until it has none to do, or none that are free for a while."""
         slots = Slots(self.spool, self._setup(work), self.count, lambda *_a, **_k: None, self.warn)
         grace = float((work.record.get("config") or {}).get("grace_seconds", 5.0))
-        idle_since = time.monotonic()
         try:
             slots.start()
-            while not self._orphaned.is_set():
-                lines = [*slots.hints(), *slots.replace_dead()]
-                self.done += sum(line.startswith("-") for line in lines)
-                for line in lines:
-                    if line.startswith("!"):
-                        self._tell(line, line[1:])
-                slots.end_late(lambda job: self._limits(work.fanout, job), grace)
-                _end_superseded(slots, work.fanout, grace)
-                if lines or any(slot.look() for slot in slots.slots):
-                    idle_since = time.monotonic()
-                elif time.monotonic() - idle_since > _SETTLE or not tickets.names(work.fanout, "todo"):
-                    break
-                slots.wait(_TICK)
-        except BaseException:
+            self._attend(slots, work.fanout, grace)
+        finally:
             slots.stop(grace)
-            raise
-        slots.stop(grace, patience=0.0 if self._orphaned.is_set() else 1.0)
+
+    def _attend(self, slots: Slots, fanout: FanOutFiles, grace: float) -> None:
+        """Supervise the slots, also when they have been told to end: who took a job just then finishes it."""
+        since, leaving = time.monotonic(), False
+        while slots.slots and not self._orphaned.is_set():
+            lines = [*slots.hints(), *slots.replace_dead()]
+            self.done += sum(line.startswith("-") for line in lines)
+            for line in lines:
+                if line.startswith("!"):
+                    self._tell(line, line[1:])
+            slots.end_late(lambda job: self._limits(fanout, job), grace)
+            _end_superseded(slots, fanout, grace)
+            now = time.monotonic()
+            if lines or any(slot.look() for slot in slots.slots):
+                since = now
+            elif leaving:
+                if now - since > _SETTLE:
+                    break
+            elif not _all_started(slots) and tickets.names(fanout, "todo"):
+                since = now
+            elif now - since > _SETTLE or not tickets.names(fanout, "todo"):
+                slots.stop_claiming()
+                since, leaving = now, True
+            slots.wait(_TICK)
 
     def _limits(self, fanout: FanOutFiles, job: str) -> tuple[float | None, float | None]:
         try:
@@ -163,6 +172,11 @@ class WorkerCommand:
             cwd=os.getcwd(),
             environment=dict(os.environ),
         )
+
+
+def _all_started(slots: Slots) -> bool:
+    """Whether every slot has come so far that it looks for jobs: before that it is not idle."""
+    return all(slot.files is not None for slot in slots.slots)
 
 
 def _end_superseded(slots: Slots, fanout: FanOutFiles, grace: float) -> None:
