@@ -22,7 +22,7 @@ class Arrival:
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
-        self._path = ""
+        self._path = self._there = ""
         self._coming: BinaryIO | None = None
         self._inflate = zlib.decompressobj()
         self._workflows: dict[str, Linker] = {}
@@ -39,9 +39,13 @@ class Arrival:
 
     def workflow(self, frame: Frame, fanout: FanOutFiles) -> None:
         """A subset, with paths that lead into the user's files."""
-        key = str(frame.header["key"])
-        text = relocated(frame.payload, str(frame.header["folder"]), self._folder.files)
+        key, self._there = str(frame.header["key"]), str(frame.header["folder"])
+        text = relocated(frame.payload, self._there, self._folder.files)
         self._workflows[key] = Linker(fanout.workflow(key), text)
+
+    def sent_back(self, text: bytes) -> bytes:
+        """A subset made here, with paths that lead into the workflow's folder on the coordinator's machine."""
+        return relocated(text, self._folder.files, self._there)
 
     def base(self, frame: Frame, fanout: FanOutFiles) -> None:
         """A piece of the shared state."""

@@ -22,14 +22,13 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from executors.board import Board
 from executors.remote import parallel, parcel
 from executors.remote.failures import HostError
 from executors.remote.feeder import Feeder
 from executors.remote.frames import Frame, FrameError, FrameReader, encode
-from executors.remote.held import Held
+from executors.remote.held import Answer, Held
 from executors.remote.link import Link, News
 from executors.remote.parallel import AHEAD, Desk, JobLog, Round
 from executors.remote.settings import RemoteConfig
@@ -204,9 +203,9 @@ class Batches(Feeder):
             self._good(link)
         return self._accept(held, frame, host)
 
-    def _finish(self, held: Held, result: dict[str, Any], out: bytes, err: bytes) -> None:
-        super()._finish(held, result, out, err)
-        seconds = float(result.get("seconds") or 0.0)
+    def _finish(self, held: Held, answer: Answer) -> None:
+        super()._finish(held, answer)
+        seconds = float(answer.result.get("seconds") or 0.0)
         self._seconds = seconds if self._seconds is None else 0.9 * self._seconds + 0.1 * seconds
 
     def _retire(self, batch: Batch, finished: bool, host: str | None) -> None:

@@ -361,7 +361,7 @@ class _Fed:
         if not result["success"]:
             self._check_disk()  # what failed for want of room shall run elsewhere
         del self._deliveries[name]
-        header, payload = reply(job, result, delivery)
+        header, payload = reply(job, result, delivery, self._arrival.sent_back)
         if not (result["success"] and self._intake and self._intake.result(name, header, payload)):
             self._say(header, payload)
             self._done_with(name)

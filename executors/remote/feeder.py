@@ -16,7 +16,6 @@ import queue
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from executors.base import WorkersFailedError
 from executors.board import Board
@@ -24,11 +23,12 @@ from executors.breaker import CircuitState
 from executors.execution import Execution
 from executors.remote import parcel
 from executors.remote.frames import Frame
-from executors.remote.held import Held, checked, shown
+from executors.remote.held import Answer, Held, checked, shown
 from executors.remote.link import Link, News, Setup
 from executors.remote.roster import Roster
 from executors.remote.settings import RemoteConfig
 from spool import job as jobs
+from spool import nested
 from spool.attempts import Outcome
 from spool.claim import host_name, user_name
 from spool.errors import SpoolError
@@ -230,7 +230,7 @@ class Feeder(Execution):
     def _end(self, held: Held, outcome: Outcome, kind: str, text: str) -> None:
         claim = held.claim
         result = jobs.verdict_result(claim.job, claim.record, claim.attempt, outcome, kind, text, claim.spent)
-        self._finish(held, result, b"", b"")
+        self._finish(held, Answer(result))
         self.watcher.hint(claim.job.name)
 
     # -- results ------------------------------------------------------------------------------------------------
@@ -252,7 +252,7 @@ class Feeder(Execution):
         """Take a job's result when it is one."""
         name, attempt = held.claim.job.name, held.claim.attempt
         try:
-            result, out, err = checked(held, frame, host)
+            answer = checked(held, frame, host)
         except SpoolError as error:  # damaged, or not what was asked: like a host that is lost with its job
             self.board.note("corrupt", job=name, host=host, error=str(error))
             held.release()
@@ -262,15 +262,28 @@ class Feeder(Execution):
             else:
                 self._waiting.append(held)
             return []
-        self._finish(held, result, out, err)
+        self._take_nested(held, answer, host)
+        self._finish(held, answer)
         return [f"-{name} {attempt}"]
 
-    def _finish(self, held: Held, result: dict[str, Any], out: bytes, err: bytes) -> None:
+    def _take_nested(self, held: Held, answer: Answer, host: str) -> None:
+        """Keep the record of the job's own fan-outs. It is only a record: without it the result is the same."""
+        job, why = held.claim.job, answer.why_not
+        if answer.nested:
+            try:
+                nested.take(job, answer.nested, f"{host}:{job.name}")
+            except (SpoolError, OSError) as error:
+                why = str(error)
+        if why:
+            self.board.note("no record", job=job.name, host=host, error=why)
+            self.board.context.warn(f"{job.name}: what its own fan-outs did on {host} is not recorded here: {why}")
+
+    def _finish(self, held: Held, answer: Answer) -> None:
         """Publish a result as this coordinator's; on a disk that refuses, when it takes it again."""
-        claim = held.claim
+        claim, result = held.claim, answer.result
         while True:
             try:
-                for log, data in ((claim.job.stdout, out), (claim.job.stderr, err)):
+                for log, data in ((claim.job.stdout, answer.out), (claim.job.stderr, answer.err)):
                     if data:
                         with contextlib.suppress(FileExistsError):
                             publish(log(claim.attempt), data)

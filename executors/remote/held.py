@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from executors.remote.frames import Frame
 from executors.remote.link import Link
@@ -45,19 +46,32 @@ class Held:
         return len(self.lost_on) > 1
 
 
-def checked(held: Held, frame: Frame, host: str) -> tuple[dict[str, Any], bytes, bytes]:
-    """The result of a job as its host sent it, made that of the attempt it was claimed for.
+class Answer(NamedTuple):
+    """What a host has sent for a job. out, err: what it printed. nested: its own fan-outs, as `spool.nested` packs
+    them; why_not: why that is missing.
+    """
+
+    result: dict[str, Any]
+    out: bytes = b""
+    err: bytes = b""
+    nested: bytes = b""
+    why_not: str = ""
+
+
+def checked(held: Held, frame: Frame, host: str) -> Answer:
+    """The answer of a host, its result made that of the attempt the job was claimed for.
 
     Raises CorruptFileError for one that is not an answer to this job and the input that it was sent with.
     """
     claim, (header, payload) = held.claim, frame
     where = f"{host}:{claim.job.name}"
     sizes = header.get("sizes")
-    if not isinstance(sizes, list) or len(sizes) != 3 or not all(type(n) is int and n >= 0 for n in sizes):
+    if not isinstance(sizes, list) or len(sizes) != 4 or not all(type(n) is int and n >= 0 for n in sizes):
         raise CorruptFileError(where, "a result without its sizes")
     if sum(sizes) != len(payload):
         raise CorruptFileError(where, "a result of another size than it says")
-    text, out, err = payload[: sizes[0]], payload[sizes[0] : sizes[0] + sizes[1]], payload[sizes[0] + sizes[1] :]
+    ends = [0, *itertools.accumulate(sizes)]
+    text, out, err, nested = (payload[start:end] for start, end in itertools.pairwise(ends))
     try:
         result = json.loads(text)
     except ValueError as error:
@@ -69,7 +83,7 @@ def checked(held: Held, frame: Frame, host: str) -> tuple[dict[str, Any], bytes,
         raise CorruptFileError(where, "a pickle from a host is refused")
     spent = claim.spent + float(result.get("spent") or 0.0)
     result.update(attempt=claim.attempt, spent=spent, host=host, input_sha256=claim.record.input_sha256)
-    return result, out, err
+    return Answer(result, out, err, nested, str(header.get("nested") or "")[:300])
 
 
 def shown(hello: dict[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,14 @@
-"""The result of a job, as it travels from its host."""
+"""The result of a job, as it travels from its host, with the record of its own fan-outs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from executors.remote.frames import Frame
-from spool import jsonio
+from spool import jsonio, nested
 from spool.claim import host_name
+from spool.errors import SpoolError
 from spool.layout import JobFiles
 from spool.publish import read_bytes
 
@@ -14,12 +16,20 @@ INNER = "parallel_results"
 """Where a fan-in finds the results of its branches."""
 
 
-def reply(job: JobFiles, result: dict[str, Any], delivery: int) -> Frame:
-    """The message with a job's result, and what it printed. Raises what `read_bytes` raises."""
-    attempt = result["attempt"]
+def reply(job: JobFiles, result: dict[str, Any], delivery: int, workflow: Callable[[bytes], bytes]) -> Frame:
+    """The message with a job's result, what it printed, and its own fan-outs. Raises what `read_bytes` raises.
+
+    workflow: makes of a subset on this machine one for the coordinator's.
+    """
+    attempt, why = result["attempt"], ""
     parts = [jsonio.dumps(_as_json(result)), _log(job.stdout(attempt)), _log(job.stderr(attempt))]
+    try:
+        parts.append(nested.packed(job, workflow))
+    except (SpoolError, OSError, ValueError) as error:  # only its record: the result counts
+        parts.append(b"")
+        why = str(error)
     header = {"op": "result", "job": job.name, "delivery": delivery, "sizes": [len(part) for part in parts]}
-    return Frame({**header, "host": host_name()}, b"".join(parts))
+    return Frame({**header, "host": host_name(), **({"nested": why} if why else {})}, b"".join(parts))
 
 
 def _log(path: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import json
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from executors.bundle import bundle
+from tests import support
 from tests.remote.conftest import Farm, both_transports, is_root
 from tests.sshd import keygen
 from tests.support import wait_until
@@ -187,9 +189,9 @@ def test_a_full_disk_on_one_host(two: Farm) -> None:
     """Row 29: its jobs run elsewhere."""
     small = two.hosts.hosts[0].workdir
     small.mkdir(mode=0o700)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m,mode=700", "tmpfs", small], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m,mode=700", "tmpfs", small], check=True)
     try:
-        code = "import time\nopen('filler', 'ab').write(b'x' * 2_000_000)\ntime.sleep(0.05)\nreturn {'v': 1}"
+        code = "import time\nopen('filler', 'ab').write(b'x' * 4_000_000)\ntime.sleep(0.05)\nreturn {'v': 1}"
         ran = two.run(two.workflow(code, 30))
         assert [error for error in ran.state["errors"] if error] == []
         assert ran.state["sum"] == 30
@@ -208,6 +210,40 @@ def test_a_host_that_loses_everything(two: Farm, tmp_path: Path) -> None:
     ran = two.run(two.workflow("import time; time.sleep(1.2); return {'v': 1}", 40, max_lost=1))
     assert (ran.state["ok"], "broken" in ran.state["hosts"]) == (40, False)
     assert [event for event in two.events("host") if event["host"] == "broken" and event["state"] == "out"]
+
+
+def test_a_host_that_was_out_is_on_trial_until_it_has_brought_a_result(two: Farm) -> None:
+    """One job at a time, then as many as it has room for. Its circuit opens sooner here than for users."""
+    impatient = (
+        "import sys; from executors.policy import CircuitBreakerConfig; from executors.remote import link; "
+        "link.BREAKER = CircuitBreakerConfig(failure_threshold=2, reset_timeout=0.5); "
+        "from tea.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    workflow = two.workflow(two.held_back(QUICK), 12)
+    argv = [sys.executable, "-c", impatient, "run", str(workflow), "--spool", str(two.spool)]
+    env = support.clean_env(two.env)
+    with subprocess.Popen(argv, cwd=two.folder, env=env, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            two.wait_for(2)
+            one = two.hosts.hosts[0]
+            one.stop()
+            wait_until(lambda: states(two, "one")[-1] == "out", what="the circuit to open")
+            one.start()
+            wait_until(lambda: states(two, "one")[-1] == "half-open", what="the trial")
+            there = f"{one.workdir}/fan-out-*/spool/runs/*/fanouts/*/jobs/*"
+            wait_until(lambda: glob.glob(there), what="a job on trial")
+            assert len(glob.glob(there)) == 1
+            (two.folder / "go").touch()
+            out, _ = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    assert json.loads(out)["sum"] == 12
+    assert states(two, "one")[-3:] == ["half-open", "ready", "ended"]
+
+
+def states(farm: Farm, host: str) -> list[str]:
+    """What a host has been, one after the other."""
+    return [event["state"] for event in farm.events("host") if event["host"] == host]
 
 
 def test_a_job_that_takes_its_hosts_down_is_given_up(two: Farm) -> None:

@@ -17,8 +17,9 @@ from executors.remote import RemoteConfig, RemoteHost, parallel
 from executors.remote.batches import longest, share
 from spool.attempts import Policy
 from tests.faults.kit import need
-from tests.remote.conftest import Farm
+from tests.remote.conftest import Farm, is_root
 from tests.remote.test_remote import only_the_program_stays
+from tests.sshd import keygen
 from tests.support import children_of, command_of, kill_all, tea_cmd, wait_until
 
 WAIT = "import os, time\nwhile not os.path.exists({stop!r}):\n    time.sleep(0.02)\nreturn {{'v': 1}}"
@@ -219,6 +220,38 @@ def test_a_host_that_lets_nobody_in_twice_is_left_out(farm: Farm) -> None:
     ran = farm.run(farm.workflow("return {'v': 1}", 4))
     assert (ran.code, farm.results()) == (1, [])
     assert "host shy: GNU Parallel cannot bring anything there" in ran.err
+
+
+def test_hosts_whose_keys_are_wrong_are_left_out(spread: Farm) -> None:
+    """Row 28: at once, with what to do, and GNU Parallel never goes there; the others do the work."""
+    spread.host("unknown", known=False)
+    changed = spread.host("changed")
+    changed.stop()
+    keygen(changed.folder / "host_key")
+    changed.start()
+    ran = spread.run(spread.workflow("return {'v': 1}", 8))
+    assert (ran.state["sum"], set(ran.state["hosts"]) <= {"one", "two"}) == (8, True)
+    assert "host unknown: its host key is not known" in ran.err
+    assert "host changed: its host key has changed" in ran.err
+    assert {line[1] for line in log_of(spread)} <= {"one", "two"}
+    assert not changed.workdir.exists()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not is_root(), reason="mounts a small file system")
+def test_a_full_disk_on_one_host(spread: Farm) -> None:
+    """Row 29: its jobs run elsewhere, and none of them fails."""
+    small = spread.hosts.hosts[0].workdir
+    small.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m,mode=700", "tmpfs", small], check=True)
+    try:
+        code = "import time\nopen('filler', 'ab').write(b'x' * 4_000_000)\ntime.sleep(0.05)\nreturn {'v': 1}"
+        ran = spread.run(spread.workflow(code, 20))
+        assert [error for error in ran.state["errors"] if error] == []
+        assert ran.state["sum"] == 20
+        assert "disk is full" in ran.err
+    finally:
+        subprocess.run(["umount", "--lazy", small], check=True)
 
 
 @pytest.mark.slow

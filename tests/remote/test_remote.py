@@ -11,7 +11,7 @@ import pytest
 
 from tests.remote.conftest import Farm, both_transports
 from tests.sshd import Host
-from tests.support import wait_until
+from tests.support import tea_cmd, wait_until
 
 VALUE = "return {'v': state['item']}"
 
@@ -189,10 +189,11 @@ def test_branches_over_edges_and_nested_fan_outs(farm: Farm) -> None:
     farm.host("one")
     parallel = {"strategy": "remote", "remote": farm.remote}
     inner = {"name": "inner", "type": "dynamic_parallel", "items": [1, 2, 3], "fan_in": "sum"}
+    work = {"run": "print('here'); return {'w': state['item']}"}
     nodes = [
         {"name": "src", "run": "return {}"},
         {"name": "left", "run": "return {'v': 1}"},
-        {**inner, "action": {"run": "return {'w': state['item']}"}},
+        {**inner, "action": work},
         {"name": "sum", "fan_in": True, "run": "return {'v': sum(r.state['w'] for r in parallel_results)}"},
         {"name": "join", "fan_in": True, "run": "return {'all': [r.state['v'] for r in parallel_results]}"},
     ]
@@ -205,6 +206,38 @@ def test_branches_over_edges_and_nested_fan_outs(farm: Farm) -> None:
     path = farm.folder / "w.yaml"
     path.write_text(json.dumps({"settings": {"parallel": parallel}, "nodes": nodes, "edges": edges}))
     assert farm.run(path).state["all"] == [1, 6]
+    spool = ("--spool", farm.spool)
+    listed = json.loads(tea_cmd("spool", "list", "--json", *spool, cwd=farm.folder).stdout)
+    states = {job["job"].partition("/0001-inner/")[2]: job["state"] for job in listed}
+    assert states == {"": "done", **{f"001-inner/{number:04d}-inner": "done" for number in range(3)}}
+    (inner,) = farm.spool.glob("runs/*/fanouts/*/jobs/*/fanouts/*/jobs/0002-inner")
+    assert (inner / "stdout.1.log").read_text() == "here\n"
+    assert f"folder: {farm.folder}\n" in (inner / "workflow.yaml").read_text()
+    replayed = tea_cmd("spool", "replay", inner, *spool, cwd=farm.folder)
+    assert "with the same result as the record" in replayed.stdout, replayed.stderr
+    assert tea_cmd("spool", "doctor", farm.spool, cwd=farm.folder).returncode == 0
+
+
+def test_a_record_that_cannot_come_along_is_missed_aloud(farm: Farm) -> None:
+    """The branch has done its work all the same."""
+    farm.host("one")
+    odd = "import glob, os; os.mkfifo(glob.glob('../spool/runs/*/fanouts/*/jobs/*/fanouts/*')[0] + '/odd')"
+    inner = {"name": "inner", "type": "dynamic_parallel", "items": [1], "fan_in": "end", "action": {"run": odd}}
+    (farm.folder / "inner.yaml").write_text(
+        json.dumps({"nodes": [inner, {"name": "end", "fan_in": True, "run": "return {'v': 7}"}]})
+    )
+    farm.remote["files"] = ["inner.yaml"]
+    each = {"name": "each", "type": "dynamic_parallel", "items": [1], "fan_in": "join"}
+    nodes = [
+        {**each, "action": {"subgraph": "inner.yaml"}},
+        {"name": "join", "fan_in": True, "run": "return {'errors': [r.error for r in parallel_results]}"},
+    ]
+    path = farm.folder / "w.yaml"
+    settings = {"parallel": {"strategy": "remote", "remote": farm.remote}}
+    path.write_text(json.dumps({"settings": settings, "nodes": nodes}))
+    ran = farm.run(path)
+    assert ran.state["errors"] == [None]
+    assert "what its own fan-outs did on one is not recorded here: " in ran.err
 
 
 def test_what_json_cannot_hold_fails_the_branch_that_left_it(farm: Farm) -> None:
