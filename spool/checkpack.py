@@ -37,8 +37,8 @@ def _pack(exam: Examination, path: str, run: str) -> None:
                 exam.findings.error("pack", path, f"it is the pack of another run, {pack.name}", remedy)
             elif not exam.quick:
                 for number in pack.numbers:
-                    for _ in pack.read(number):
-                        pass
+                    pack.seal(number)
+                    pack.briefs(number)
     except (CorruptFileError, ForeignFileError) as error:
         remedy = "put back a copy, if there is one"
         if os.path.lexists(exam.spool.run(run).path):

@@ -18,8 +18,8 @@ from spool.claim import Claimant, host_name
 from spool.errors import CorruptFileError, SpoolError
 from spool.find import fanout_of, in_run, run_of, spool_of
 from spool.hosts import host_of
-from spool.inspect import AttemptView
 from spool.job import check_result, ended, read_accepted, read_job
+from spool.jobview import AttemptView, attempts
 from spool.layout import QUARANTINED, JobFiles, RunFiles, SpoolFiles
 from spool.pause import paused
 from spool.publish import read_quietly
@@ -100,7 +100,7 @@ def facts_of(job: JobFiles, observer: Observer | None = None) -> Facts:
     spool, run, fanout = spool_of(job.path), run_of(job.path), fanout_of(job)
     observer = observer or Observer(spool)
     policy, sha, trouble = _record(job)
-    tries = tuple(_try(spool, job, view, sha) for view in inspect.attempts(job, observer))
+    tries = tuple(_try(spool, job, view, sha) for view in attempts(job, observer))
     accepted, accepted_trouble = _accepted(job, sha)
     strategy = str(read_quietly(fanout.fanout).get("strategy") or "")
     return Facts(

@@ -1,4 +1,4 @@
-"""Reading a spool for people: how far runs are, who works on what, what a job went through.
+"""Reading a spool for people: how far runs are, and who works on what. (What a job went through: `jobview.py`.)
 
 Works on live, finished and crashed runs, and never writes. Counting is by ticket folders: no job is opened to be
 counted. What needs a look at every job (fan-outs inside branches) is done within a budget of time, and said when it
@@ -10,17 +10,15 @@ from __future__ import annotations
 import heapq
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
-from spool import jsonio, tickets
-from spool.attempts import Outcome
-from spool.claim import Claimant, claimed_by, host_name
+from spool import tickets
+from spool.claim import claimed_by, host_name
 from spool.find import fanout_of, in_run
-from spool.layout import CLAIM, TICKETS, FanOutFiles, JobFiles, RunFiles, SpoolFiles, WorkerFiles, is_name
-from spool.opened import accepted, fetch
+from spool.jobview import accepted_of, claimed_at, newest_claim
+from spool.layout import TICKETS, FanOutFiles, JobFiles, RunFiles, SpoolFiles, WorkerFiles, is_name
 from spool.publish import process_exists, read_quietly
 from spool.run import coordinator, fanouts
 from spool.worker import Observer, is_locked, read_now
@@ -30,19 +28,6 @@ NESTED_BUDGET = 0.45
 
 THREADS_LOOKED_AT = 64
 """Jobs at the head of `todo/` that are looked into to find what threads run."""
-
-
-def accepted_of(job: JobFiles) -> dict[str, Any]:
-    """The accepted result of a job, as of `read_quietly`; of a packed run without restoring anything."""
-    packed = accepted(job)
-    if packed is None:
-        fetch(job)
-        return read_quietly(job.accepted)
-    try:
-        value = jsonio.loads(packed)
-    except ValueError:
-        value = None
-    return value if type(value) is dict else {"$unreadable": "not a JSON object"}
 
 
 # -- workers ----------------------------------------------------------------------------------------------------
@@ -256,26 +241,12 @@ def _threads(fanout: FanOutFiles, todo: list[str]) -> Iterator[Running]:
     """What the threads of a coordinator run: they take jobs in order, and no worker's `now` tells of them."""
     for name in heapq.nsmallest(THREADS_LOOKED_AT, todo):
         job = fanout.job(name)
-        last = _newest_claim(job)
+        last = newest_claim(job)
         if last and not os.path.lexists(job.result(last)):
-            yield Running(job, last, claimed_by(job, last) or "", _claimed_at(job, last))
+            yield Running(job, last, claimed_by(job, last) or "", claimed_at(job, last))
 
 
-def _newest_claim(job: JobFiles) -> int:
-    try:
-        return max((int(match[1]) for name in os.listdir(job.path) if (match := CLAIM.fullmatch(name))), default=0)
-    except OSError:
-        return 0
-
-
-def _claimed_at(job: JobFiles, attempt: int) -> float:
-    try:
-        return os.lstat(job.claim(attempt)).st_mtime
-    except OSError:
-        return 0.0
-
-
-def _nested(fanout: FanOutFiles, names: list[str], deadline: float) -> tuple[list[FanOutFiles], bool]:
+def _nested(fanout: FanOutFiles, names: Iterable[str], deadline: float) -> tuple[list[FanOutFiles], bool]:
     """The fan-outs inside the branches of a fan-out, and whether there was time to look at all of them."""
     if read_quietly(fanout.fanout).get("nested") is False:
         return [], True
@@ -289,7 +260,7 @@ def _nested(fanout: FanOutFiles, names: list[str], deadline: float) -> tuple[lis
     return found, True
 
 
-def fanouts_inside(fanout: FanOutFiles, names: list[str]) -> list[FanOutFiles]:
+def fanouts_inside(fanout: FanOutFiles, names: Iterable[str]) -> list[FanOutFiles]:
     """The fan-outs inside the named branches, however long it takes to look."""
     return _nested(fanout, names, float("inf"))[0]
 
@@ -301,114 +272,3 @@ def _count_running(view: RunView, groups: dict[str, FanOutView]) -> None:
         group = groups.get(group_name(fanout_of(one.job)))
         if group is not None:
             group.running += 1
-
-
-# -- jobs -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptView:
-    """One attempt.
-
-    claimed: seconds since the epoch, as the file system says. alive: asked only without a result.
-    sent_back: the note of a person who let the job run again after this attempt.
-    """
-
-    number: int
-    claimant: str
-    claimed: float
-    result: Mapping[str, Any]
-    alive: bool | None
-    sent_back: Mapping[str, Any]
-
-    @property
-    def host(self) -> str:
-        claimant = Claimant.parse(self.claimant)
-        return claimant.host if claimant else ""
-
-    @property
-    def state(self) -> str:
-        """`running`, `lost`, or what it ended with."""
-        if self.result:
-            return str(self.result.get("outcome", "unreadable"))
-        return "running" if self.alive else "lost"
-
-
-def attempts(job: JobFiles, observer: Observer) -> list[AttemptView]:
-    """The attempts of a job, oldest first. Raises FileNotFoundError when the job is gone."""
-    fetch(job)
-    numbers = sorted(int(match[1]) for name in os.listdir(job.path) if (match := CLAIM.fullmatch(name)))
-    # Who was followed by another attempt was found dead, whatever a host that is far away seems to do.
-    return [_attempt(job, number, observer, number == numbers[-1]) for number in numbers]
-
-
-def _attempt(job: JobFiles, number: int, observer: Observer, may_live: bool = True) -> AttemptView:
-    result = read_quietly(job.result(number))
-    claimant = claimed_by(job, number) or ""
-    alive = None if result else may_live and observer.is_alive(claimant)
-    return AttemptView(number, claimant, _claimed_at(job, number), result, alive, read_quietly(job.retry(number)))
-
-
-def ticket_of(job: JobFiles) -> str:
-    """The folder in which a job's ticket lies; "" when it has none."""
-    return tickets.kind_of(fanout_of(job), job.name) or ""
-
-
-@dataclass(frozen=True, slots=True)
-class JobLine:
-    """A job as a listing shows it. state: todo, running, done, failed or cancelled."""
-
-    job: JobFiles
-    state: str
-    attempt: int = 0
-    outcome: str | None = None
-    seconds: float | None = None
-    host: str = ""
-    error: str | None = None
-
-    @property
-    def name(self) -> str:
-        """`FANOUT/JOB`."""
-        fanout, _, job = self.job.path.rpartition("/jobs/")
-        return f"{_fanout_name(fanout)}/{job}"
-
-
-@lru_cache(64)
-def _fanout_name(path: str) -> str:
-    """The short path of a fan-out: of its jobs there may be 100,000."""
-    return in_run(path)
-
-
-def job_line(fanout: FanOutFiles, name: str, ticket: str, observer: Observer) -> JobLine:
-    """A job whose ticket was seen in `ticket`; finished ones cost one read."""
-    job = fanout.job(name)
-    if ticket == "todo":
-        fetch(job)
-        return _open_line(job, observer)
-    result = accepted_of(job)
-    outcome = result.get("outcome")
-    error = result.get("error") or result.get("$unreadable")
-    if outcome != Outcome.SUCCEEDED.value and result.get("error_type"):
-        error = f"{result['error_type']}: {error}"
-    return JobLine(
-        job,
-        ticket,
-        int(result.get("attempt") or 0),
-        str(outcome) if outcome else None,
-        result.get("seconds"),
-        str(result.get("host") or ""),
-        str(error) if error else None,
-    )
-
-
-def _open_line(job: JobFiles, observer: Observer) -> JobLine:
-    newest = _newest_claim(job)
-    if not newest:
-        return JobLine(job, "todo")
-    attempt = _attempt(job, newest, observer)
-    if attempt.result:
-        why = f"attempt {newest} {attempt.state}: {attempt.result.get('error')}; it may be tried again"
-        return JobLine(job, "todo", newest, host=attempt.host, error=why)
-    if not attempt.alive:
-        return JobLine(job, "todo", newest, host=attempt.host, error=f"attempt {newest} lost its worker")
-    return JobLine(job, "running", newest, seconds=max(0.0, time.time() - attempt.claimed), host=attempt.host)

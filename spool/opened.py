@@ -2,11 +2,10 @@
 
     find_run, find_job --> open_run: what is little even in a large run --> fetch: a few hundred jobs at a time
 
-Names of tickets and jobs are not restored but known (`listed`), and the accepted results of all jobs can be had one
-after the other without restoring them (`accepted`). The temporary folder goes when this process ends; one that a
-killed process left goes when the next run is opened. `home` tells where a path would be in the spool: nobody is shown
-a path that will be gone. Nothing that is written there would last, so whoever changes runs asks `must_not_be_packed`
-first.
+Names of tickets and jobs are not restored but known (`listed`), and so is a little of each job (`brief`). The
+temporary folder goes when this process ends; one that a killed process left goes when the next run is opened. `home`
+tells where a path would be in the spool: nobody is shown a path that will be gone. Nothing that is written there
+would last, so whoever changes runs asks `must_not_be_packed` first.
 """
 
 from __future__ import annotations
@@ -16,10 +15,14 @@ import os
 import re
 import shutil
 import tempfile
+from typing import TYPE_CHECKING
 
 from spool.errors import PackedRunError
 from spool.layout import JobFiles, RunFiles, SpoolFiles, is_name
 from spool.publish import process_exists
+
+if TYPE_CHECKING:
+    from spool.brief import Brief
 
 _FOLDER = re.compile(r"tea-opened-([1-9][0-9]*)-.+")
 
@@ -43,7 +46,7 @@ class _Opened:
     def _begin(self) -> None:
         os.makedirs(self.run.path, 0o700)
         self.listed = {f"{self.run.path}/{folder}": names for folder, names in self.pack.names.items()}
-        self._seen: tuple[int, dict[str, bytes]] = (0, {})
+        self._seen: tuple[int, dict[str, Brief]] = (0, {})
         self._restore([0])
 
     def close(self) -> None:
@@ -62,12 +65,12 @@ class _Opened:
 
         restore(self.pack, numbers, self.run.path, parents=parents)
 
-    def read(self, path: str) -> bytes | None:
-        """A small file of a job; the chunk that it is in is kept at hand."""
+    def brief(self, path: str) -> Brief | None:
+        """A job in brief; those that are in its chunk are kept at hand."""
         inside = path.removeprefix(f"{self.run.path}/")
-        number = self.pack.chunk_of(os.path.dirname(inside))
+        number = self.pack.chunk_of(inside)
         if self._seen[0] != number:
-            self._seen = (number, self.pack.small_files(number))
+            self._seen = (number, self.pack.briefs(number))
         return self._seen[1].get(inside)
 
     def chunks_of(self, path: str) -> set[int]:
@@ -124,10 +127,10 @@ def listed(folder: str) -> list[str] | None:
     return one.listed.get(folder, [])
 
 
-def accepted(job: JobFiles) -> bytes | None:
-    """The accepted result of a job of a packed run; None for any other job, and where it is not to be had so."""
+def brief(job: JobFiles) -> Brief | None:
+    """A job of a packed run in brief; None for any other job, and for one of which the files are to be looked at."""
     one = _around(job.path) if _opened else None
-    return None if one is None else one.read(job.accepted)
+    return None if one is None else one.brief(job.path)
 
 
 def _around(path: str) -> _Opened | None:

@@ -6,6 +6,7 @@ A pack is a zip archive in which nothing is compressed a second time, so its dir
     000000.tar.xz      what is little even in a large run: records, states, what jobs share
     000001.tar.xz      tickets and empty job directories
     000002.tar.xz      what is in the first few hundred jobs; those inside branches count as jobs of their own
+    000002.json        these jobs in brief, for who wants to know a little of many (`brief.py`)
     ...
 
 Unzipped and untarred one after the other in one folder, they are the run, without any program of ours. What is read
@@ -15,30 +16,24 @@ is checked as if somebody else had written it: owner, names, links (`tar.py`), a
 from __future__ import annotations
 
 import bisect
+import hashlib
 import lzma
 import os
 import stat
-import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import IO, Any
+from collections.abc import Iterable, Iterator
+from typing import IO, Any, NamedTuple
 
 from spool import jsonio
+from spool.brief import Brief, read_brief
 from spool.errors import CorruptFileError, ForeignFileError, SpoolError
-from spool.layout import RunFiles, is_name
-from spool.publish import MAX_JSON, read_json
-from spool.tar import END, PIECE, Entry, Kind, Reader, head_of, padding
+from spool.layout import is_name
+from spool.publish import MAX_JSON
+from spool.tar import PIECE, Entry, Kind, Reader
 from spool.tree import Tree, content, in_order, make
 
 FORMAT = 1
-CHUNK_JOBS = 256
-CHUNK_BYTES = 4 << 20
-"""A chunk is full when it has so many jobs, or so many bytes before they are compressed."""
-
-_PRESET = 1
-"""Of xz. 6 makes packs a quarter smaller, and takes nine times as long."""
-
 _MEMORY = 64 << 20
 """Bytes that decompressing may take; what this module writes takes 2 MiB."""
 
@@ -46,94 +41,24 @@ _DAMAGED = (zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, RuntimeErr
 """What reading a damaged archive may raise: RuntimeError where it says that it is encrypted, OSError where it leads
 beyond the ends of the file."""
 
-_DATED = (1980, 1, 1, 0, 0, 0)
-_INDEX = "pack.json"
+INDEX = "pack.json"
 
 
-# -- writing --------------------------------------------------------------------------------------------------------
-
-
-class _Chunk:
-    """A compressed archive that is being written."""
-
-    def __init__(self, out: zipfile.ZipFile, name: str) -> None:
-        self._file: IO[bytes] = out.open(zipfile.ZipInfo(name, _DATED), "w", force_zip64=True)
-        self._compressor = lzma.LZMACompressor(preset=_PRESET)
-        self._waiting: list[bytes] = []
-        self._held = self.bytes = self.files = 0
-
-    def add(self, entry: Entry, root: str) -> None:
-        self._write(head_of(entry))
-        self.files += entry.kind in (Kind.FILE, Kind.SYMLINK)
-        if entry.size:
-            for piece in content(f"{root}/{entry.path}", entry.size):
-                self._write(piece)
-            self._write(padding(entry.size))
-
-    def _write(self, data: bytes) -> None:
-        self._waiting.append(data)
-        self._held += len(data)
-        self.bytes += len(data)
-        if self._held >= PIECE:
-            self._compress()
-
-    def _compress(self) -> None:
-        self._file.write(self._compressor.compress(b"".join(self._waiting)))
-        self._waiting, self._held = [], 0
-
-    def __enter__(self) -> _Chunk:
-        return self
-
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        try:
-            if error is None:
-                self._write(END)
-                self._compress()
-                self._file.write(self._compressor.flush())
-        finally:
-            self._file.close()
-
-
-def write(run: RunFiles, file: IO[bytes], about: dict[str, Any]) -> None:
-    """Write the pack of a run. about: members of its index beside those that are found here."""
-    tree = Tree(run.path)
-    chunks: list[dict[str, Any]] = []
-    files = size = 0
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as out:
-        for number, (first, entries) in enumerate(_chunks(tree)):
-            with _Chunk(out, _name(number)) as chunk:
-                for entry in entries(chunk):
-                    chunk.add(entry, tree.root)
-                    size += entry.size
-            files += chunk.files
-            chunks.append({"first": first, "bytes": chunk.bytes})
-        index = {**about, "format": FORMAT, "run": run.name, "files": files, "bytes": size, "chunks": chunks}
-        index["names"] = tree.listed
-        out.writestr(zipfile.ZipInfo(_INDEX, _DATED), jsonio.dumps(index), zipfile.ZIP_DEFLATED)
-
-
-def _name(number: int) -> str:
+def chunk_name(number: int) -> str:
+    """The archive of a chunk."""
     return f"{number:06d}.tar.xz"
 
 
-def _chunks(tree: Tree) -> Iterator[tuple[str, Callable[[_Chunk], Iterator[Entry]]]]:
-    """The first job of each chunk, and what gives its entries as long as it has room."""
-    yield "", lambda _chunk: tree.head()
-    yield "", lambda _chunk: tree.index()
-    position = 0
-
-    def some(chunk: _Chunk) -> Iterator[Entry]:
-        nonlocal position
-        until = position + CHUNK_JOBS
-        while position < min(until, len(tree.jobs)) and chunk.bytes < CHUNK_BYTES:
-            yield from tree.job(tree.jobs[position])
-            position += 1
-
-    while position < len(tree.jobs):
-        yield tree.jobs[position], some
+def briefs_name(number: int) -> str:
+    """The jobs of a chunk in brief."""
+    return f"{number:06d}.json"
 
 
-# -- reading --------------------------------------------------------------------------------------------------------
+class Seal(NamedTuple):
+    """What tells whether a chunk is read as it was written: the SHA-256 of its archive, and a hash of its entries."""
+
+    digest: bytes
+    entries: int
 
 
 class _Bounded:
@@ -141,6 +66,7 @@ class _Bounded:
 
     def __init__(self, file: IO[bytes], size: int, name: str) -> None:
         self._file, self._left, self._name = file, size, name
+        self.digest = hashlib.sha256()
         self._decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, _MEMORY)
         self._data, self._at = b"", 0
 
@@ -180,6 +106,7 @@ class _Bounded:
         self._left -= len(data)
         if self._left < 0:
             raise CorruptFileError(self._name, "it holds more than it announces")
+        self.digest.update(data)
         return data
 
 
@@ -194,6 +121,7 @@ class Pack:
         self.file = _open(path)
         try:
             self._zip = zipfile.ZipFile(self.file)
+            self._members = frozenset(self._zip.namelist())
             self.index: dict[str, Any] = self._read_index()
             self.name, self.files, self.bytes = (self.index[key] for key in ("run", "files", "bytes"))
             self.names: dict[str, list[str]] = {folder: list(names) for folder, names in self.index["names"].items()}
@@ -216,14 +144,17 @@ class Pack:
         self.file.close()
 
     def _read_index(self) -> dict[str, Any]:
-        info = self._zip.getinfo(_INDEX)
-        if info.file_size > MAX_JSON or info.compress_size > MAX_JSON:
-            raise CorruptFileError(self.path, "its index is unreasonably large")
-        index = jsonio.loads(self._zip.read(info))
+        index = self._json(INDEX)
         if type(index) is not dict or index.get("format") != FORMAT:
             found = index.get("format") if type(index) is dict else None
             raise CorruptFileError(self.path, f"a pack of format {found!r}; this version reads format {FORMAT}")
         return index
+
+    def _json(self, name: str) -> Any:
+        info = self._zip.getinfo(name)
+        if info.file_size > MAX_JSON or info.compress_size > MAX_JSON:
+            raise CorruptFileError(self.path, f"{name} in it is unreasonably large")
+        return jsonio.loads(self._zip.read(info))
 
     @property
     def numbers(self) -> range:
@@ -240,23 +171,30 @@ class Pack:
 
     def read(self, number: int) -> Reader:
         """The entries of a chunk."""
+        return Reader(self._chunk(number), f"{self.path}:{chunk_name(number)}")
+
+    def _chunk(self, number: int) -> _Bounded:
         try:
-            file = self._zip.open(_name(number))
+            file = self._zip.open(chunk_name(number))
         except (*_DAMAGED, KeyError) as error:
             raise CorruptFileError(self.path, f"damaged ({error})") from None
-        name = f"{self.path}:{_name(number)}"
-        return Reader(_Bounded(file, self._chunks[number][1], name), name)
+        return _Bounded(file, self._chunks[number][1], f"{self.path}:{chunk_name(number)}")
 
-    def small_files(self, number: int) -> dict[str, bytes]:
-        """What is in the files of a chunk, by path, those excepted that are large."""
-        found: dict[str, bytes] = {}
-        reader = self.read(number)
-        for entry in reader:
-            if entry.kind is Kind.FILE and entry.size <= PIECE:
-                found[entry.path] = b"".join(reader.content())
-            elif entry.kind is Kind.LINK and entry.target in found:
-                found[entry.path] = found[entry.target]
-        return found
+    def seal(self, number: int) -> Seal:
+        """Of a chunk, read to its end."""
+        stream, entries = self._chunk(number), 0
+        for entry in Reader(stream, f"{self.path}:{chunk_name(number)}"):
+            entries = hash((entries, entry))
+        return Seal(stream.digest.digest(), entries)
+
+    def briefs(self, number: int) -> dict[str, Brief]:
+        """Jobs of a chunk in brief, by path below the run; those that are out of the ordinary are not among them."""
+        try:
+            found = self._json(briefs_name(number)) if briefs_name(number) in self._members else {}
+            briefs = {str(path): read_brief(value) for path, value in found.items()}
+        except (*_DAMAGED, KeyError, AttributeError) as error:
+            raise CorruptFileError(f"{self.path}:{briefs_name(number)}", f"damaged ({error})") from None
+        return {path: brief for path, brief in briefs.items() if brief is not None}
 
 
 def _open(path: str) -> IO[bytes]:
@@ -351,8 +289,3 @@ def _must_fit(pack: Pack, numbers: list[int], root: str) -> None:
     needed, free = pack.announced(numbers), disk.f_bavail * disk.f_frsize
     if needed > free:
         raise SpoolError(f"{pack.path}: it may take {needed:,} bytes, and {root} has {free:,} left")
-
-
-def about(run: RunFiles) -> dict[str, Any]:
-    """What the index of a pack says of its run, so that nobody need look inside for it."""
-    return {"record": read_json(run.run), "packed": time.time()}

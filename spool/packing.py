@@ -1,7 +1,7 @@
 """A run into its pack and back, so that a kill at any moment leaves the folder, the pack, or both.
 
-pack      write a temporary file --> compare it with the folder, byte by byte --> name it --> move the folder aside,
-          remove it
+pack      write a temporary file --> read it again, all of it --> see that the folder has not changed --> name it -->
+          move the folder aside, remove it
 unpack    restore into a folder aside --> name it --> remove the pack
 
 Where both are there the folder counts, and the next call of either finishes. A run is packed when nothing will happen
@@ -21,9 +21,16 @@ from filelock import lock_descriptor
 from spool import inspect, tickets
 from spool.errors import CorruptFileError, SpoolError
 from spool.layout import REMOVED, UNPACKING, RunFiles, SpoolFiles
-from spool.pack import Pack, about, difference, restore, write
+from spool.pack import Pack, Seal, difference, restore
+from spool.packwrite import about, write
 from spool.publish import read_quietly, sweep, sync_folder, unique
 from spool.run import CoordinatorLock, fanouts
+from spool.tree import Tree
+
+MOMENT = 2 * 10**9
+"""Nanoseconds: what was changed so shortly before a run is packed may be changed again without a later time of change
+(file systems count in steps), so such a run is compared with its pack byte by byte.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +112,15 @@ def _is_packed(path: str, run: RunFiles) -> bool:
 def _write(spool: SpoolFiles, run: RunFiles, path: str) -> None:
     temporary = f"{spool.packed}/.tmp-{unique()}"
     try:
+        tree = Tree(run.path)
         with open(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-            write(run, file, about(run))
+            began = os.fstat(file.fileno()).st_ctime_ns
+            seals = write(tree, run, file, about(run))
             file.flush()
             os.fsync(file.fileno())
         with Pack(temporary) as pack:
-            changed = difference(pack, run.path)
+            _must_be_readable(pack, seals)
+            changed = tree.changed() if tree.newest < began - MOMENT else difference(pack, run.path)
         if changed is not None:
             raise SpoolError(f"{run.path}/{changed}: it has changed while the run was packed; try again")
         os.rename(temporary, path)
@@ -118,6 +128,13 @@ def _write(spool: SpoolFiles, run: RunFiles, path: str) -> None:
         if os.path.lexists(temporary):
             os.unlink(temporary)
         raise
+
+
+def _must_be_readable(pack: Pack, seals: list[Seal]) -> None:
+    """What is read is what was written, to the last byte, and every entry in it is understood as it was meant."""
+    for number, seal in enumerate(seals):
+        if pack.seal(number) != seal:
+            raise SpoolError(f"{pack.path}: it is not read as it was written; is the disk, or the memory, in order?")
 
 
 def unpack_run(spool: SpoolFiles, path: str, *, keep: bool = False) -> Packed:

@@ -1,16 +1,18 @@
 """Tar archives of a run, written and read strictly: folders, files, symbolic links, hard links, and nothing else.
 
 What is written is the POSIX format of 2001 ("pax", IEEE Std 1003.1), so any `tar` unpacks it: one 512-byte header an
-entry, before it a record with what the header cannot hold, which is always the time in nanoseconds. What is read is
-only what is written here. A device, a path that leads outside, a link to elsewhere, a bit too much in a mode is
-refused before anything is made of it. (The library's `tarfile` takes several times as long for this, and reads more
-than is wanted.)
+entry, before it a record with what the header cannot hold, like a long path. The nanoseconds of a time stand where
+the numbers of a device would (`devmajor`: milliseconds, `devminor`: the rest), which every `tar` passes over for what
+is no device: a record for each would double what is to be compressed. What is read is only what is written here. A
+device, a path that leads outside, a link to elsewhere, a bit too much in a mode is refused before anything is made of
+it. (The library's `tarfile` takes several times as long for this, and reads more than is wanted.)
 """
 
 from __future__ import annotations
 
 import re
 import stat
+import struct
 from collections.abc import Iterator
 from enum import Enum
 from functools import lru_cache
@@ -76,19 +78,19 @@ class Stream(Protocol):
 def head_of(entry: Entry) -> bytes:
     """What stands before the content of an entry."""
     path, target = _raw(entry.path), _raw(entry.target)
+    if len(path) <= 100 and len(target) <= 100 and entry.size < _MOST and 0 <= entry.mtime < _LATEST:
+        return _header(path, entry.mode, entry.size, entry.mtime, entry.kind.value, target)
     records = b""
-    if entry.kind is not Kind.LINK:
-        records += _record(b"mtime", b"%d.%09d" % divmod(entry.mtime, 10**9))
+    size, mtime = entry.size, entry.mtime
+    if not 0 <= mtime < _LATEST:
+        records, mtime = _record(b"mtime", b"%d.%09d" % divmod(mtime, 10**9)), 0
     if len(path) > 100:
         records += _record(b"path", path)
     if len(target) > 100:
         records += _record(b"linkpath", target)
-    if entry.size >= 8**11:
-        records += _record(b"size", b"%d" % entry.size)
-    size = entry.size if entry.size < 8**11 else 0
-    head = _header(path, entry.mode, size, max(0, entry.mtime // 10**9), entry.kind.value, target)
-    if not records:
-        return head
+    if size >= _MOST:
+        records, size = records + _record(b"size", b"%d" % size), 0
+    head = _header(path, entry.mode, size, mtime, entry.kind.value, target)
     return _records_of(len(records)) + records + padding(len(records)) + head
 
 
@@ -113,15 +115,26 @@ def _record(key: bytes, value: bytes) -> bytes:
     return b"%d %s=%s\n" % (length, key, value)
 
 
-_FORM = b"%b%07o\0%s%011o\0%011o\0        %b%bustar\x0000%s"
+_MOST = 8**11
+"""A header has room for eleven octal digits of a size, and of seconds."""
+_LATEST = _MOST * 10**9
+
+_HEAD = struct.Struct("100s8s16s24s8sc100s8s64s16s167s")
 _NOBODY = b"0000000\0" * 2
-_TAIL = b"\0" * 64 + b"0000000\0" * 2 + b"\0" * 167
+_BLANK = b" " * 8
 
 
 def _header(path: bytes, mode: int, size: int, mtime: int, kind: bytes, target: bytes) -> bytes:
-    name, link = path[:100].ljust(100, b"\0"), target[:100].ljust(100, b"\0")
-    head = _FORM % (name, mode, _NOBODY, size, mtime, kind, link, _TAIL)
-    return head[:148] + b"%06o\0 " % sum(head) + head[156:]
+    seconds, nanoseconds = divmod(mtime, 10**9)
+    name, link = path[:100], target[:100]
+    numbers = b"%07o\0%011o\0%011o\0" % (mode, size, seconds)
+    rest = b"%07o\0%07o\0" % divmod(nanoseconds, 10**6)
+    total = b"%06o\0 " % (sum(b"%b%b%b%b%b" % (name, numbers, kind, link, rest)) + _OTHERS)
+    return _HEAD.pack(name, numbers[:8], _NOBODY, numbers[8:], total, kind, link, _MAGIC, b"", rest, b"")
+
+
+_OTHERS = sum(_NOBODY + _BLANK + _MAGIC)
+"""What the other bytes of a header add to its checksum, for which the checksum itself counts as blanks."""
 
 
 @lru_cache(16)
@@ -131,6 +144,10 @@ def _records_of(size: int) -> bytes:
 
 
 # -- reading --------------------------------------------------------------------------------------------------------
+
+
+_FIELDS = struct.Struct("100s8s16x12s12s8xc100s8s64x8s8s167x")
+_LINK = Kind.LINK.value
 
 
 class Reader:
@@ -180,15 +197,18 @@ class Reader:
         except ValueError:
             raise self._bad("a header that is none") from None
 
-    def _check(self, block: bytes) -> None:
-        """That it is a header. Its checksum says no more than those of the compression around it."""
-        if block[257:265] != _MAGIC:
+    def _fields(self, block: bytes) -> tuple[bytes, ...]:
+        """Path, mode, size, seconds, kind, target, milliseconds and the nanoseconds beside them.
+
+        That it is a header is told by its beginning. Its checksum says no more than those of the compression around.
+        """
+        fields = _FIELDS.unpack(block)
+        if fields[6] != _MAGIC:
             raise self._bad("a header that is none")
+        return fields
 
     def _records(self, block: bytes) -> dict[str, bytes]:
-        size = self._number(block[124:136])
-        if block != _records_of(size):
-            self._check(block)
+        size = self._number(self._fields(block)[2])
         if size > 4 * _LONGEST:
             raise self._bad("a header of unreasonable size")
         data = self._stream.read(size + -size % BLOCK)[:size]
@@ -205,19 +225,30 @@ class Reader:
         return found
 
     def _entry(self, block: bytes, records: dict[str, bytes]) -> Entry:
-        self._check(block)
-        kind = _KINDS.get(block[156:157])
-        path = self._text(records.get("path", block[:100].rstrip(b"\0")))
-        target = self._text(records.get("linkpath", block[157:257].rstrip(b"\0")))
+        path_, mode, size_, seconds, letter, target_, _, milliseconds, rest = self._fields(block)
+        path, target = self._text(path_.rstrip(b"\0")), self._text(target_.rstrip(b"\0"))
+        kind = _KINDS.get(letter)
         if kind is None:
             raise self._bad(f"{path}: neither a file, a folder nor a link")
-        size = self._integer(records["size"]) if "size" in records else self._number(block[124:136])
-        mode = self._number(block[100:108])
-        mtime = self._time(records["mtime"]) if "mtime" in records else 0
-        entry = Entry(path, kind, mode, mtime, size, target)
+        size = self._number(size_)
+        mtime = 0
+        if letter != _LINK:
+            mtime = self._number(seconds) * 10**9 + self._upto(milliseconds, 10**3) * 10**6 + self._upto(rest, 10**6)
+        if records:
+            path = self._text(records["path"]) if "path" in records else path
+            target = self._text(records["linkpath"]) if "linkpath" in records else target
+            size = self._integer(records["size"]) if "size" in records else size
+            mtime = self._time(records["mtime"]) if "mtime" in records else mtime
+        entry = Entry(path, kind, self._number(mode), mtime, size, target)
         if why := why_refused(entry):
             raise self._bad(f"{path!r}: {why}")
         return entry
+
+    def _upto(self, field: bytes, limit: int) -> int:
+        number = self._number(field)
+        if number >= limit:
+            raise self._bad("a header that is none")
+        return number
 
     def _text(self, data: bytes) -> str:
         return data.decode("utf-8", "surrogateescape")
@@ -255,5 +286,7 @@ def _is_inside(path: str) -> bool:
 
 def kind_of(mode: int) -> Kind | None:
     """What a file of this `st_mode` is; None for what no run holds."""
-    kinds = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.FOLDER, stat.S_IFLNK: Kind.SYMLINK}
-    return kinds.get(stat.S_IFMT(mode))
+    return _OF_MODE.get(stat.S_IFMT(mode))
+
+
+_OF_MODE = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.FOLDER, stat.S_IFLNK: Kind.SYMLINK}

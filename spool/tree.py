@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from array import array
 from collections.abc import Iterator
 
 from spool.errors import SpoolError
@@ -33,6 +34,9 @@ class Tree:
         """Paths of job directories, in order, when `head` has been read."""
         self.listed: dict[str, list[str]] = {}
         """The names in each folder of tickets or jobs, when `head` has been read."""
+        self.newest = 0
+        """When something was changed last, of all that has been read: nanoseconds on the file system's clock."""
+        self._marks = array("q")
         self._empty: list[str] = []
         self._inodes: dict[tuple[int, int], str] = {}
 
@@ -67,6 +71,16 @@ class Tree:
         yield from self.index()
         for job in self.jobs:
             yield from self.job(job)
+
+    def changed(self) -> str | None:
+        """Something that is no longer as it was when it was read; None when all is, as far as the times of the last
+        change tell, which nobody can set: not where that was the moment in which it was read.
+        """
+        now, place = Tree(self.root), -1
+        for place, entry in enumerate(now.all()):
+            if place >= len(self._marks) or now._marks[place] != self._marks[place]:
+                return entry.path
+        return None if place + 1 == len(self._marks) else "."
 
     def _inside(self, path: str, inodes: dict[tuple[int, int], str]) -> Iterator[Entry]:
         flat = _FLAT.fullmatch(path)
@@ -104,8 +118,12 @@ class Tree:
             return sorted((one.name, one.stat(follow_symlinks=False)) for one in found)
 
     def _entry(self, path: str, status: os.stat_result, inodes: dict[tuple[int, int], str]) -> Entry:
-        kind, full = kind_of(status.st_mode), f"{self.root}/{path}"
+        mode, changed = status.st_mode, status.st_ctime_ns
+        self._marks.append(hash((path, status.st_ino, mode, status.st_size, changed)))
+        self.newest = max(self.newest, changed)
+        kind = kind_of(mode)
         if kind is None:
+            full = f"{self.root}/{path}"
             raise SpoolError(f"{full}: neither a file nor a folder, so its run cannot be packed; remove it first")
         if kind is Kind.FILE and status.st_nlink > 1:
             inode = (status.st_dev, status.st_ino)
@@ -113,22 +131,29 @@ class Tree:
             if known is not None:
                 return Entry(path, Kind.LINK, target=known)
             inodes[inode] = path
-        entry = Entry(
-            path,
-            kind,
-            0o777 if kind is Kind.SYMLINK else stat.S_IMODE(status.st_mode),
-            status.st_mtime_ns,
-            status.st_size if kind is Kind.FILE else 0,
-            os.readlink(full) if kind is Kind.SYMLINK else "",
-        )
+        if kind is Kind.SYMLINK:
+            entry = Entry(path, kind, 0o777, status.st_mtime_ns, 0, os.readlink(f"{self.root}/{path}"))
+        else:
+            size = status.st_size if kind is Kind.FILE else 0
+            entry = Entry(path, kind, stat.S_IMODE(mode), status.st_mtime_ns, size)
         if why := why_refused(entry):
-            raise SpoolError(f"{full}: {why}; its run cannot be packed so")
+            raise SpoolError(f"{self.root}/{path}: {why}; its run cannot be packed so")
         return entry
 
 
 def in_order(path: str) -> list[str]:
     """What jobs are sorted by."""
     return path.split("/")
+
+
+def whole(path: str, size: int) -> bytes:
+    """What a small file holds. Raises SpoolError when it is no longer of this size."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        data = os.read(fd, size + 1)
+    finally:
+        os.close(fd)
+    return data if len(data) == size else b"".join(content(path, size))
 
 
 def content(path: str, size: int) -> Iterator[bytes]:

@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, SupportsIndex, TypeVar, overload
 
 from executors.slot import Inputs
-from spool import inspect, tickets
 from spool import run as runs_
+from spool import tickets
 from spool.explain import explain
 from spool.facts import facts_of, run_state
 from spool.find import fanout_of, find_job, in_run, run_of, spool_of
-from spool.inspect import AttemptView, fanouts_inside, job_line
+from spool.inspect import fanouts_inside
 from spool.job import read_job
+from spool.jobview import AttemptView, attempts, job_line
 from spool.layout import TICKETS, JobFiles, RunFiles, SpoolFiles
 from spool.opened import fetch
 from spool.output import Output, chosen_attempt
@@ -220,7 +221,7 @@ class Job:
     @property
     def attempts(self) -> Table[AttemptView]:
         """Its attempts, oldest first: number, claimant, claimed, result, alive, host, state."""
-        found = inspect.attempts(self._files, self._observer())
+        found = attempts(self._files, self._observer())
         head = ("attempt", "state", "seconds", "host", "error")
         return Table(
             found, head, lambda a: (a.number, a.state, a.result.get("seconds"), a.host, a.result.get("error"))

@@ -15,7 +15,8 @@ import click
 
 from spool import tickets
 from spool.find import run_at
-from spool.inspect import JobLine, fanouts_inside, job_line
+from spool.inspect import fanouts_inside
+from spool.jobview import JobLine, job_line
 from spool.layout import TICKETS, FanOutFiles, RunFiles
 from spool.opened import home
 from spool.run import fanouts, find_run, find_spool
@@ -158,12 +159,15 @@ def _line(fanout: FanOutFiles, name: str, kind: str, wanted: Wanted, observer: O
 
 def text(line: JobLine) -> str:
     """A job in one line."""
-    took = duration(line.seconds) if isinstance(line.seconds, int | float) else ""
-    attempt = f"attempt {line.attempt}" if line.attempt > 1 else ""
-    state = line.outcome.replace("_", " ") if line.outcome not in (None, "succeeded", "failed") else line.state
-    parts = [f"{state:<9}", f"{line.name:<30}", f"{took:>9}", line.host, attempt]
-    parts.append(clip(line.error, 160) if line.error else "")
-    return "  ".join(part for part in parts if part).rstrip()
+    state, outcome = line.state, line.outcome
+    if outcome is not None and outcome not in ("succeeded", "failed"):
+        state = outcome.replace("_", " ")
+    told = f"{state:<9}  {line.name:<30}  {'' if line.seconds is None else duration(line.seconds):>9}"
+    if line.host:
+        told += f"  {line.host}"
+    if line.attempt > 1:
+        told += f"  attempt {line.attempt}"
+    return f"{told}  {clip(line.error, 160)}" if line.error else told.rstrip()
 
 
 def _print_json(lines: Iterable[JobLine]) -> None:

@@ -59,7 +59,7 @@ def command(run: str | None, output: str | None, details: int, spool: str | None
         check_target(target)
     folder, name = run_at(spool_path(spool), run)
     files = find_spool(folder)
-    report = make(read_run(files, find_run(files, name)), replace(Limits(), details=details))
+    report = make(read_run(files, find_run(files, name, lazily=True)), replace(Limits(), details=details))
     if as_json:
         _to_stdout(json_text(report))
     elif target == "-":

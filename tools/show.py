@@ -11,9 +11,8 @@ from typing import Any
 
 import click
 
-from spool import inspect
 from spool.find import fanout_of, find_job, in_run, run_of, spool_of
-from spool.inspect import AttemptView
+from spool.jobview import AttemptView, attempts, ticket_of
 from spool.layout import JobFiles, SpoolFiles
 from spool.opened import home, is_opened
 from spool.publish import read_quietly
@@ -77,8 +76,8 @@ class View:
 def look(job: JobFiles) -> View:
     """Read a job."""
     own, shared = split_input(job)
-    tries = inspect.attempts(job, Observer(spool_of(job.path)))
-    return View(job, inspect.ticket_of(job), read_quietly(job.job), own, shared, tries, read_quietly(job.accepted))
+    tries = attempts(job, Observer(spool_of(job.path)))
+    return View(job, ticket_of(job), read_quietly(job.job), own, shared, tries, read_quietly(job.accepted))
 
 
 def split_input(job: JobFiles) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -37,7 +37,8 @@ def fill(folder: str, jobs: int, inside: int) -> None:
         state.link(job.base)
         workflow.link(job.workflow)
         os.symlink(f"me@here:{number}:abc", job.claim(1))
-        Path(job.result(1)).write_text(json.dumps({"attempt": 1, "outcome": "succeeded", "number": number}))
+        result = {"job": job.name, "attempt": 1, "outcome": "succeeded", "seconds": number / 7, "number": number}
+        Path(job.result(1)).write_text(json.dumps(result))
         os.link(job.result(1), job.accepted)
         os.utime(job.claim(1), ns=(5, 1_700_000_000_123_456_789 + number), follow_symlinks=False)
         blank.link(fanout.ticket("done", job.name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,14 +16,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spool import opened, pack, packing, tickets
+from spool import opened, packing, packwrite, tickets
+from spool.brief import LONGEST, MEMBERS, Brief
 from spool.errors import RunBusyError, SpoolError
 from spool.find import find_job, short_path, spool_of
-from spool.inspect import accepted_of, job_line
-from spool.layout import FanOutFiles, RunFiles, SpoolFiles
+from spool.jobview import accepted_of, job_line
+from spool.layout import FanOutFiles, JobFiles, RunFiles, SpoolFiles
 from spool.pack import Pack, restore
 from spool.packing import pack_run, unpack_run
+from spool.publish import read_json, read_quietly
 from spool.run import CoordinatorLock, create_fanout, find_run, open_spool, run_names, runs
+from spool.tar import PIECE
 from spool.worker import Observer
 from tests.spool.packs import make_run, tree
 
@@ -35,7 +39,7 @@ def spool(spool_dir: Path) -> Iterator[SpoolFiles]:
 
 class TestThereAndBack:
     def test_nothing_is_lost(self, spool: SpoolFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(pack, "CHUNK_JOBS", 2)
+        monkeypatch.setattr(packwrite, "CHUNK_JOBS", 2)
         run = make_run(spool)
         before = tree(run.path)
         told = pack_run(spool, run)
@@ -104,7 +108,7 @@ class TestThereAndBack:
     def test_a_large_file_goes_in_pieces(self, spool: SpoolFiles, monkeypatch: pytest.MonkeyPatch) -> None:
         run = make_run(spool)
         log = Path(run.fanouts, "001-split", "jobs", "0002-split", "stdout.1.log")
-        log.write_bytes(os.urandom(3 * pack.PIECE + 5))
+        log.write_bytes(os.urandom(3 * PIECE + 5))
         before = tree(run.path)
         told = pack_run(spool, run)
         unpack_run(spool, told.path)
@@ -174,27 +178,112 @@ class TestRefused:
         assert os.listdir(spool.packed) == [".lock"]
         assert os.path.isdir(run.path)
 
-    def test_what_changes_meanwhile(self, spool: SpoolFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("moment", [packing.MOMENT, -(10**20)], ids=["just made", "old"])
+    @pytest.mark.parametrize(
+        ("change", "what"),
+        [
+            (lambda run: Path(run, "events.jsonl").write_text("more"), "events.jsonl"),
+            (lambda run: os.unlink(f"{run}/fanouts/001-split/done/0003-split"), "fanouts/001-split"),
+            (lambda run: Path(run, "fanouts/001-split/jobs/0004-split/new").write_text(""), "fanouts/001-split"),
+            (lambda run: os.utime(f"{run}/input.json", (1, 1)), "input.json"),
+        ],
+        ids=["written", "removed", "new", "time"],
+    )
+    def test_what_changes_meanwhile(
+        self, spool: SpoolFiles, monkeypatch: pytest.MonkeyPatch, moment: int, change: Callable[[str], Any], what: str
+    ) -> None:
         run = make_run(spool)
-        monkeypatch.setattr(packing, "about", lambda run: os.utime(run.run) or {"record": {}})
+        Path(run.input).write_text("{}")
+        monkeypatch.setattr(packing, "MOMENT", moment)
         write = packing.write
 
-        def late(run: RunFiles, *rest: Any) -> None:
-            write(run, *rest)
-            Path(run.path, "events.jsonl").write_text("more")
+        def late(*args: Any) -> Any:
+            seals = write(*args)
+            change(run.path)
+            return seals
+
+        monkeypatch.setattr(packing, "write", late)
+        with pytest.raises(SpoolError, match=rf"{what}.*: it has changed"):
+            pack_run(spool, run)
+        assert os.path.isdir(run.path)
+        assert os.listdir(spool.packed) == [".lock"]
+
+    def test_a_time_that_was_set_back_does_not_hide_a_change(
+        self, spool: SpoolFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = make_run(spool)
+        monkeypatch.setattr(packing, "MOMENT", -(10**20))
+        write = packing.write
+
+        def late(*args: Any) -> Any:
+            seals, status = write(*args), os.stat(run.events)
+            Path(run.events).write_text("[]\n")  # as many bytes
+            os.utime(run.events, ns=(status.st_atime_ns, status.st_mtime_ns))
+            return seals
 
         monkeypatch.setattr(packing, "write", late)
         with pytest.raises(SpoolError, match=r"events.jsonl: it has changed"):
             pack_run(spool, run)
+
+    def test_what_is_read_otherwise_than_it_was_written(
+        self, spool: SpoolFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = make_run(spool)
+        head_of = packwrite.head_of
+        monkeypatch.setattr(packwrite, "head_of", lambda entry: head_of(entry._replace(mtime=entry.mtime ^ 1)))
+        with pytest.raises(SpoolError, match="not read as it was written"):
+            pack_run(spool, run)
         assert os.path.isdir(run.path)
-        assert os.listdir(spool.packed) == [".lock"]
+
+
+class TestBriefs:
+    def briefs(self, spool: SpoolFiles, run: RunFiles) -> dict[str, Brief]:
+        pack_run(spool, run)
+        with Pack(spool.pack(run.name)) as pack:
+            return {
+                path.rpartition("/")[2]: one for number in pack.numbers for path, one in pack.briefs(number).items()
+            }
+
+    def test_they_say_what_the_jobs_say(self, spool: SpoolFiles) -> None:
+        run = make_run(spool, inside=0)
+        job = FanOutFiles(f"{run.fanouts}/001-split").job("0002-split")
+        claimed = os.lstat(job.claim(1)).st_mtime
+        result = read_json(job.accepted)
+        brief = self.briefs(spool, run)["0002-split"]
+        assert brief.claims == {1: ("me@here:2:abc", claimed)}
+        assert brief.result == {name: result[name] for name in MEMBERS if name in result}
+        assert brief.result["outcome"] == "succeeded"
+
+    @pytest.mark.parametrize(
+        "spoil",
+        [
+            lambda job: os.chmod(job.result(1), 0o620),
+            lambda job: Path(job.result(1)).write_text("{"),
+            lambda job: Path(job.result(1)).write_text(json.dumps({**read_json(job.result(1)), "job": "another"})),
+            lambda job: Path(f"{job.path}/result.2.json.corrupt").write_text("x"),
+            lambda job: (os.unlink(job.accepted), Path(job.accepted).write_bytes(Path(job.result(1)).read_bytes())),
+            lambda job: Path(job.claim(2)).write_text("no link"),
+            lambda job: os.truncate(job.result(1), LONGEST + 1),
+        ],
+        ids=["others may write", "no JSON", "another job", "put aside", "two files", "no claim", "large"],
+    )
+    def test_there_is_none_of_a_job_that_is_out_of_the_ordinary(
+        self, spool: SpoolFiles, spoil: Callable[[JobFiles], Any]
+    ) -> None:
+        run = make_run(spool, jobs=2, inside=0)
+        job = FanOutFiles(f"{run.fanouts}/001-split").job("0001-split")
+        spoil(job)
+        expected = read_quietly(job.accepted)
+        assert self.briefs(spool, run).keys() == {"0000-split"}
+        there = FanOutFiles(f"{find_run(spool, lazily=True).fanouts}/001-split")
+        assert accepted_of(there.job("0001-split")) == expected
 
 
 class TestReading:
     def test_jobs_are_found_and_read_a_few_at_a_time(
         self, spool: SpoolFiles, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(pack, "CHUNK_JOBS", 2)
+        monkeypatch.setattr(packwrite, "CHUNK_JOBS", 2)
         run = make_run(spool, jobs=9)
         pack_run(spool, run)
         found = find_run(spool, lazily=True)
@@ -204,7 +293,7 @@ class TestReading:
         job = find_job(spool, "7")
         assert os.path.exists(job.accepted)
         assert not os.path.exists(outer.job("0002-split").accepted)
-        assert accepted_of(outer.job("0002-split"))["number"] == 2
+        assert accepted_of(outer.job("0002-split"))["outcome"] == "succeeded"
         assert job_line(outer, "0003-split", "done", Observer(spool)).outcome == "succeeded"
         assert spool_of(job.path).path == spool.path
         assert short_path(job.path) == f"{run.name}/001-split/0007-split"

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from spool import jsonio
-from spool.opened import home
+from spool.layout import JobFiles
+from spool.opened import fetch, home
 from tools.reporting import totals
 from tools.reporting.detail import Reader, Sizes
 from tools.reporting.record import Attempt, Job, Run
@@ -128,6 +129,7 @@ def _read_details(report: Report, ranks: Mapping[str, int]) -> int:
     """Read the details of the jobs that rank first; how many texts were cut."""
     reader, room = Reader(report.limits.sizes), report.limits.detail_bytes
     for job in heapq.nsmallest(report.limits.details, report.jobs, key=lambda job: ranks[job.name]):
+        fetch(JobFiles(job.path))
         found = reader.read(job)
         room -= len(jsonio.dumps(found))
         if room < 0:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import zip_longest
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 from spool import tickets
 from spool.claim import Claimant, claimed_by
@@ -23,6 +23,7 @@ from spool.find import in_run
 from spool.inspect import RunView, group_name, is_driven
 from spool.job import check_result, read_accepted
 from spool.layout import CLAIM, QUARANTINED, RESULT, TICKETS, FanOutFiles, JobFiles, RunFiles, SpoolFiles
+from spool.opened import brief, fetch
 from spool.publish import read_quietly
 from spool.run import coordinator, fanouts
 from spool.worker import Observer
@@ -135,6 +136,19 @@ def read_run(spool: SpoolFiles, run: RunFiles) -> Run:
     return _Reader(spool, run).read()
 
 
+class _Seen(NamedTuple):
+    """What there is of a job. accepted: the number of the attempt that counts, and its result.
+
+    tries: the result of each attempt, oldest first; empty for one without. claims: claimants and times, where they
+    are known already.
+    """
+
+    accepted: Any
+    result: Mapping[str, Any]
+    tries: Mapping[int, Mapping[str, Any]]
+    claims: Mapping[int, tuple[str, float]]
+
+
 class _Reader:
     """One reading under way."""
 
@@ -171,9 +185,8 @@ class _Reader:
         prefix, inside = in_run(files.path), []
         for name in sorted(listed):
             job = files.job(name)
-            found = self._names(job)
-            self.run.jobs.append(self._job(job, group, f"{prefix}/{name}", listed[name], found))
-            if "fanouts" in found:
+            self.run.jobs.append(self._job(job, group, f"{prefix}/{name}", listed[name]))
+            if record.get("nested") is not False and os.access(job.fanouts, os.F_OK):
                 inside += fanouts(job.fanouts)
         return inside
 
@@ -183,18 +196,38 @@ class _Reader:
             self.run.fanouts.append(FanOut(name, record))
         return self._groups[name]
 
-    def _names(self, job: JobFiles) -> list[str]:
-        try:
-            return os.listdir(job.path)
-        except OSError as error:
-            self._tell(job.path, error.strerror)
-            return []
-
     # -- jobs -----------------------------------------------------------------------------------------------
 
-    def _job(self, job: JobFiles, group: int, name: str, ticket: str, found: list[str]) -> Job:
-        claims, results = set(), set()
-        for one in found:
+    def _job(self, job: JobFiles, group: int, name: str, ticket: str) -> Job:
+        seen = self._packed(job) or self._seen(job)
+        counts, last = seen.accepted, max(seen.tries, default=0)
+        # Who was followed by another attempt was found dead; only the last one may still live.
+        attempts = [
+            self._attempt(job, n, result, seen.claims.get(n), n == last and not seen.result)
+            for n, result in seen.tries.items()
+        ]
+        if len(attempts) > 1:
+            attempts = list(_with_ends(attempts))
+        state = str(seen.result.get("outcome") or _OF_TICKET[ticket])
+        if state == "waiting" and attempts and attempts[-1].outcome == "running":
+            state = "running"
+        counted = next((one for one in attempts if one.number == counts), attempts[-1] if attempts else None)
+        kind, error = _why(state, seen.result or seen.tries.get(last, {}), attempts)
+        return Job(group, name, job.path, state, tuple(attempts), counted, kind, error)
+
+    def _packed(self, job: JobFiles) -> _Seen | None:
+        """What the pack of its run tells of a job; None for one whose files are to be looked at."""
+        told = brief(job)
+        if told is None:
+            return None
+        tries = {number_: told.results.get(number_, {}) for number_ in sorted(told.claims | told.results.keys())}
+        return _Seen(told.accepted, told.result, tries, told.claims)
+
+    def _seen(self, job: JobFiles) -> _Seen:
+        """What the files of a job tell."""
+        fetch(job)
+        claims, results, is_accepted = set(), set(), False
+        for one in self._names(job):
             if one.startswith(("claim.", "result.")):  # the other half of the names needs no closer look
                 if match := CLAIM.fullmatch(one):
                     claims.add(int(match[1]))
@@ -202,29 +235,24 @@ class _Reader:
                     results.add(int(match[1]))
                 elif QUARANTINED.fullmatch(one):
                     self._tell(f"{job.path}/{one}", "was put aside, as it could not be trusted")
-        accepted = self._accepted(job) if "result.json" in found else {}
-        attempts: list[Attempt] = []
-        last: Mapping[str, Any] = {}
-        known = sorted(claims | results)
-        for number_ in known:
-            if number_ == accepted.get("attempt"):
-                result: Mapping[str, Any] = accepted
+                elif one == "result.json":
+                    is_accepted = True
+        accepted = self._accepted(job) if is_accepted else {}
+        counts = accepted.get("attempt")
+        tries: dict[int, Mapping[str, Any]] = {}
+        for number_ in sorted(claims | results):
+            if number_ == counts:
+                tries[number_] = accepted
             else:
-                result = self._result(job, number_) if number_ in results else {}
-            # Who was followed by another attempt was found dead; only the last one may still live.
-            attempts.append(self._attempt(job, number_, result, number_ == known[-1] and not accepted))
-            last = result
-        if len(attempts) > 1:
-            attempts = list(_with_ends(attempts))
-        state = str(accepted.get("outcome") or _OF_TICKET[ticket])
-        if state == "waiting" and attempts and attempts[-1].outcome == "running":
-            state = "running"
-        counted = next((one for one in attempts if one.number == accepted.get("attempt")), None)
-        if counted is None and attempts:
-            counted = attempts[-1]
-        why = accepted or last
-        kind, error = _why(state, why, attempts)
-        return Job(group, name, job.path, state, tuple(attempts), counted, kind, error)
+                tries[number_] = self._result(job, number_) if number_ in results else {}
+        return _Seen(counts, accepted, tries, {})
+
+    def _names(self, job: JobFiles) -> list[str]:
+        try:
+            return os.listdir(job.path)
+        except OSError as error:
+            self._tell(job.path, error.strerror)
+            return []
 
     def _accepted(self, job: JobFiles) -> Mapping[str, Any]:
         """The accepted result; with `$unreadable` one that cannot be trusted."""
@@ -251,15 +279,16 @@ class _Reader:
         self._tell(path, why)
         return {"$unreadable": str(why)}
 
-    def _attempt(self, job: JobFiles, number_: int, result: Mapping[str, Any], may_live: bool) -> Attempt:
+    def _attempt(
+        self, job: JobFiles, number_: int, result: Mapping[str, Any], claim: tuple[str, float] | None, may_live: bool
+    ) -> Attempt:
         started = number(result.get("started"))
         if result and "$unreadable" not in result and started is not None:
             worker = _worker(result.get("host"), result.get("pid"))
             return Attempt(number_, str(result["outcome"]), started, number(result.get("seconds")), worker)
-        text = claimed_by(job, number_) or ""
+        text, claimed = claim or (claimed_by(job, number_) or "", _claimed(job, number_))
         claimant = Claimant.parse(text)
         worker = f"{claimant.host}:{claimant.pid}" if claimant else ""
-        claimed = _claimed(job, number_)
         if result:
             outcome = "unreadable" if "$unreadable" in result else str(result["outcome"])
             return Attempt(number_, outcome, claimed, number(result.get("seconds")), worker)
