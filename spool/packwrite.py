@@ -6,7 +6,9 @@ import hashlib
 import lzma
 import time
 import zipfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from typing import IO, Any
 
 from spool import jsonio
@@ -24,13 +26,17 @@ CHUNK_BYTES = 4 << 20
 _PRESET = 1
 """Of xz. 6 makes packs a quarter smaller, and takes nine times as long."""
 
+AHEAD = 2
+"""Pieces that may wait to be compressed."""
+
 _DATED = (1980, 1, 1, 0, 0, 0)
 
 
 class _Chunk:
-    """A compressed archive that is being written."""
+    """A compressed archive that is being written; a thread compresses what another one reads."""
 
-    def __init__(self, out: zipfile.ZipFile, name: str) -> None:
+    def __init__(self, out: zipfile.ZipFile, name: str, thread: Executor) -> None:
+        self._thread, self._under_way = thread, deque[Future[None]]()
         self._file: IO[bytes] = out.open(zipfile.ZipInfo(name, _DATED), "w", force_zip64=True)
         self._compressor = lzma.LZMACompressor(preset=_PRESET)
         self._digest = hashlib.sha256()
@@ -68,10 +74,14 @@ class _Chunk:
             self._compress()
 
     def _compress(self) -> None:
-        data = b"".join(self._waiting)
+        self._under_way.append(self._thread.submit(self._compressed, b"".join(self._waiting)))
+        self._waiting, self._held = [], 0
+        if len(self._under_way) > AHEAD:
+            self._under_way.popleft().result()
+
+    def _compressed(self, data: bytes) -> None:
         self._digest.update(data)
         self._file.write(self._compressor.compress(data))
-        self._waiting, self._held = [], 0
 
     @property
     def seal(self) -> Seal:
@@ -86,8 +96,11 @@ class _Chunk:
             if error is None:
                 self._write(END)
                 self._compress()
+                for piece in self._under_way:
+                    piece.result()
                 self._file.write(self._compressor.flush())
         finally:
+            wait(self._under_way)
             self._file.close()
 
 
@@ -99,9 +112,9 @@ def write(tree: Tree, run: RunFiles, file: IO[bytes], about: dict[str, Any]) -> 
     chunks: list[dict[str, Any]] = []
     seals: list[Seal] = []
     files = size = 0
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as out:
+    with ThreadPoolExecutor(1) as thread, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as out:
         for number, (first, fill) in enumerate(_chunks(tree)):
-            with _Chunk(out, chunk_name(number)) as chunk:
+            with _Chunk(out, chunk_name(number), thread) as chunk:
                 size += fill(chunk)
             files += chunk.files
             seals.append(chunk.seal)

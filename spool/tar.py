@@ -41,8 +41,11 @@ class Kind(Enum):
     SYMLINK = b"2"
     FOLDER = b"5"
 
+    __hash__ = object.__hash__  # there is one of each; that of Enum takes several times as long
+
 
 _KINDS = {kind.value: kind for kind in Kind}
+_LETTERS = {kind: kind.value for kind in Kind}
 
 
 class Entry(NamedTuple):
@@ -77,9 +80,9 @@ class Stream(Protocol):
 
 def head_of(entry: Entry) -> bytes:
     """What stands before the content of an entry."""
-    path, target = _raw(entry.path), _raw(entry.target)
+    path, target = _raw(entry.path), _raw(entry.target) if entry.target else b""
     if len(path) <= 100 and len(target) <= 100 and entry.size < _MOST and 0 <= entry.mtime < _LATEST:
-        return _header(path, entry.mode, entry.size, entry.mtime, entry.kind.value, target)
+        return _header(path, entry.mode, entry.size, entry.mtime, _LETTERS[entry.kind], target)
     records = b""
     size, mtime = entry.size, entry.mtime
     if not 0 <= mtime < _LATEST:
@@ -90,7 +93,7 @@ def head_of(entry: Entry) -> bytes:
         records += _record(b"linkpath", target)
     if size >= _MOST:
         records, size = records + _record(b"size", b"%d" % size), 0
-    head = _header(path, entry.mode, size, mtime, entry.kind.value, target)
+    head = _header(path, entry.mode, size, mtime, _LETTERS[entry.kind], target)
     return _records_of(len(records)) + records + padding(len(records)) + head
 
 
@@ -147,7 +150,7 @@ def _records_of(size: int) -> bytes:
 
 
 _FIELDS = struct.Struct("100s8s16x12s12s8xc100s8s64x8s8s167x")
-_LINK = Kind.LINK.value
+_LINK = _LETTERS[Kind.LINK]
 
 
 class Reader:
@@ -191,11 +194,10 @@ class Reader:
         return CorruptFileError(self._name, why)
 
     def _number(self, field: bytes) -> int:
-        text = field.rstrip(b"\0 ")
-        try:
-            return int(text if text.isdigit() else b"none", 8)
-        except ValueError:
-            raise self._bad("a header that is none") from None
+        number = _octal(field)
+        if number is None:
+            raise self._bad("a header that is none")
+        return number
 
     def _fields(self, block: bytes) -> tuple[bytes, ...]:
         """Path, mode, size, seconds, kind, target, milliseconds and the nanoseconds beside them.
@@ -265,6 +267,16 @@ class Reader:
         return int(whole) * 10**9 + int(part)
 
 
+@lru_cache(4096)
+def _octal(field: bytes) -> int | None:
+    """A number in a header; None for what is none. Most stand in many headers."""
+    text = field.rstrip(b"\0 ")
+    try:
+        return int(text, 8) if text.isdigit() else None
+    except ValueError:
+        return None
+
+
 def why_refused(entry: Entry) -> str | None:
     """Why no run has such an entry; None for one that it may have."""
     if entry.path != "." and not _is_inside(entry.path):
@@ -284,9 +296,5 @@ def _is_inside(path: str) -> bool:
     return "\0" not in path and len(path) <= _LONGEST and not _OUTSIDE.search(path)
 
 
-def kind_of(mode: int) -> Kind | None:
-    """What a file of this `st_mode` is; None for what no run holds."""
-    return _OF_MODE.get(stat.S_IFMT(mode))
-
-
-_OF_MODE = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.FOLDER, stat.S_IFLNK: Kind.SYMLINK}
+KIND_OF = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.FOLDER, stat.S_IFLNK: Kind.SYMLINK}
+"""What a file of this `S_IFMT` is; whatever is not here, no run holds."""

@@ -15,7 +15,10 @@ from collections.abc import Iterator
 
 from spool.errors import SpoolError
 from spool.layout import TICKETS
-from spool.tar import PIECE, Entry, Kind, kind_of, why_refused
+from spool.tar import KIND_OF, PIECE, Entry, Kind, why_refused
+
+FORMAT = 0o170000
+"""The bits of a mode that say what a file is, `S_IFMT`."""
 
 _FLAT = re.compile(rf"(?:fanouts/[^/]+/jobs/[^/]+/)*fanouts/[^/]+/(jobs|{'|'.join(TICKETS)})")
 """The folders of a fan-out that have a name for each job."""
@@ -36,7 +39,9 @@ class Tree:
         """The names in each folder of tickets or jobs, when `head` has been read."""
         self.newest = 0
         """When something was changed last, of all that has been read: nanoseconds on the file system's clock."""
+        self._folders: list[str] = []
         self._marks = array("q")
+        """Of each folder that was listed, what tells whether anything in it has changed."""
         self._empty: list[str] = []
         self._inodes: dict[tuple[int, int], str] = {}
 
@@ -73,14 +78,16 @@ class Tree:
             yield from self.job(job)
 
     def changed(self) -> str | None:
-        """Something that is no longer as it was when it was read; None when all is, as far as the times of the last
-        change tell, which nobody can set: not where that was the moment in which it was read.
+        """A folder in which something is no longer as it was when it was read; None when all is, as far as the times
+        of the last change tell, which nobody can set: not where that was the moment in which it was read.
         """
-        now, place = Tree(self.root), -1
-        for place, entry in enumerate(now.all()):
-            if place >= len(self._marks) or now._marks[place] != self._marks[place]:
-                return entry.path
-        return None if place + 1 == len(self._marks) else "."
+        for folder, mark in zip(self._folders, self._marks, strict=True):
+            try:
+                if _mark(_listing(f"{self.root}/{folder}")) != mark:
+                    return folder or "."
+            except FileNotFoundError:
+                return folder or "."
+        return None
 
     def _inside(self, path: str, inodes: dict[tuple[int, int], str]) -> Iterator[Entry]:
         flat = _FLAT.fullmatch(path)
@@ -114,14 +121,15 @@ class Tree:
             yield from self._inside(inside, self._inodes)
 
     def _names(self, path: str) -> list[tuple[str, os.stat_result]]:
-        with os.scandir(f"{self.root}/{path}") as found:
-            return sorted((one.name, one.stat(follow_symlinks=False)) for one in found)
+        found = _listing(f"{self.root}/{path}")
+        self._folders.append(path)
+        self._marks.append(_mark(found))
+        self.newest = max(self.newest, max((status.st_ctime_ns for _, status in found), default=0))
+        return found
 
     def _entry(self, path: str, status: os.stat_result, inodes: dict[tuple[int, int], str]) -> Entry:
-        mode, changed = status.st_mode, status.st_ctime_ns
-        self._marks.append(hash((path, status.st_ino, mode, status.st_size, changed)))
-        self.newest = max(self.newest, changed)
-        kind = kind_of(mode)
+        mode = status.st_mode
+        kind = KIND_OF.get(mode & FORMAT)
         if kind is None:
             full = f"{self.root}/{path}"
             raise SpoolError(f"{full}: neither a file nor a folder, so its run cannot be packed; remove it first")
@@ -135,10 +143,19 @@ class Tree:
             entry = Entry(path, kind, 0o777, status.st_mtime_ns, 0, os.readlink(f"{self.root}/{path}"))
         else:
             size = status.st_size if kind is Kind.FILE else 0
-            entry = Entry(path, kind, stat.S_IMODE(mode), status.st_mtime_ns, size)
+            entry = Entry(path, kind, mode & 0o7777, status.st_mtime_ns, size)
         if why := why_refused(entry):
             raise SpoolError(f"{self.root}/{path}: {why}; its run cannot be packed so")
         return entry
+
+
+def _listing(folder: str) -> list[tuple[str, os.stat_result]]:
+    with os.scandir(folder) as found:
+        return sorted((one.name, one.stat(follow_symlinks=False)) for one in found)
+
+
+def _mark(found: list[tuple[str, os.stat_result]]) -> int:
+    return hash(tuple((name, one.st_ino, one.st_mode, one.st_size, one.st_ctime_ns) for name, one in found))
 
 
 def in_order(path: str) -> list[str]:

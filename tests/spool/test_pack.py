@@ -182,10 +182,10 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("change", "what"),
         [
-            (lambda run: Path(run, "events.jsonl").write_text("more"), "events.jsonl"),
+            (lambda run: Path(run, "events.jsonl").write_text("more"), "(events.jsonl|[.])"),
             (lambda run: os.unlink(f"{run}/fanouts/001-split/done/0003-split"), "fanouts/001-split"),
             (lambda run: Path(run, "fanouts/001-split/jobs/0004-split/new").write_text(""), "fanouts/001-split"),
-            (lambda run: os.utime(f"{run}/input.json", (1, 1)), "input.json"),
+            (lambda run: os.utime(f"{run}/input.json", (1, 1)), "(input.json|[.])"),
         ],
         ids=["written", "removed", "new", "time"],
     )
@@ -222,7 +222,7 @@ class TestRefused:
             return seals
 
         monkeypatch.setattr(packing, "write", late)
-        with pytest.raises(SpoolError, match=r"events.jsonl: it has changed"):
+        with pytest.raises(SpoolError, match="it has changed"):
             pack_run(spool, run)
 
     def test_what_is_read_otherwise_than_it_was_written(
@@ -315,7 +315,11 @@ class TestReading:
 
         def child(how: str) -> str:
             done = subprocess.run(
-                [sys.executable, "-c", code, spool.path, how], capture_output=True, text=True, check=False, timeout=60
+                [sys.executable, "-c", code, spool.path, how],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=240,
             )
             return done.stdout.strip()
 
