@@ -39,7 +39,7 @@ FLAGS = (
     "--remote-debugging-pipe",
 )
 
-DEADLINE = 60.0
+DEADLINE = 240.0
 """Seconds for one answer of the browser."""
 
 KEYS = {"Enter": (13, "\r"), "Escape": (27, ""), "Tab": (9, ""), " ": (32, " "), "+": (187, "+"), "-": (189, "-")}
@@ -82,7 +82,7 @@ class Browser:
         """End the browser and all processes of it."""
         with contextlib.suppress(OSError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(timeout=90)
+        self._process.wait(timeout=240)
         os.close(self._in)
         os.close(self._out)
         wait_until(self._removed, what="the browser's folder to be removed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ from tests import support
 # How long one example takes says more about the machine's other tenants than about the code.
 hypothesis.settings.register_profile("tea", deadline=None)
 hypothesis.settings.load_profile("tea")
+
+# Who is started in the background of a script ignores Ctrl-C, and so does all that it starts; it is tested here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +70,7 @@ def start_tea() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 def _end(process: subprocess.Popen[str]) -> None:
     process.kill()
-    process.wait(timeout=90)
+    process.wait(timeout=240)
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream is not None:
             stream.close()

@@ -30,6 +30,8 @@ class Host:
     prefix: tuple[str, ...] = ()
     """What starts sshd somewhere else: in a network namespace."""
     process: subprocess.Popen[bytes] | None = None
+    reserved: socket.socket | None = None
+    """Bound to the port, but not listening: sshd may use it all the same, and nobody else is given it."""
 
     @property
     def workdir(self) -> Path:
@@ -77,7 +79,7 @@ class Host:
         self.process.send_signal(signal.SIGTERM)
         kill_all(pid for pid in sessions if _is_sshd(pid))
         try:
-            self.process.wait(90)
+            self.process.wait(240)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -172,7 +174,8 @@ class Hosts:
         folder.mkdir()
         keygen(folder / "host_key")
         shutil.copy(f"{self.key}.pub", folder / "authorized_keys")
-        host = Host(alias, folder, free_port(), address=address, prefix=prefix)
+        reserved = reserve_port()
+        host = Host(alias, folder, reserved.getsockname()[1], address=address, prefix=prefix, reserved=reserved)
         host.lines = [
             f"Port {host.port}",
             f"ListenAddress {address}",
@@ -211,6 +214,8 @@ class Hosts:
     def stop(self) -> None:
         for host in self.hosts:
             host.stop()
+            if host.reserved is not None:
+                host.reserved.close()
 
 
 def keygen(path: Path) -> None:
@@ -219,11 +224,12 @@ def keygen(path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True, timeout=30)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def reserve_port() -> socket.socket:
+    """A socket bound to a free port, which is nobody else's until it is closed; sshd shares it (SO_REUSEADDR)."""
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    return reserved
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ _LASTING_HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkser
 
 
 def wait_until(
-    predicate: Callable[[], T], timeout: float = 90.0, what: str | None = None, interval: float = 0.01
+    predicate: Callable[[], T], timeout: float = 240.0, what: str | None = None, interval: float = 0.01
 ) -> T:
     """Call `predicate` until it gives something true, and return that.
 
@@ -58,7 +58,7 @@ def tea_cmd(
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
     input: str | None = None,
-    timeout: float = 120.0,
+    timeout: float = 300.0,
 ) -> subprocess.CompletedProcess[str]:
     """Run `tea ARGS` to its end. A failure raises nothing: look at `returncode`, `stdout` and `stderr`."""
     return subprocess.run(

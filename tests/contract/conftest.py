@@ -41,7 +41,7 @@ def _served_spool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert worker.stdin is not None
     worker.stdin.close()
     try:
-        worker.wait(timeout=90)
+        worker.wait(timeout=240)
     finally:
         worker.kill()
         worker.wait()

@@ -100,7 +100,7 @@ while time.monotonic() < end:
 
 def test_what_an_abandoned_thread_brings_later_is_dropped(thread_world: World) -> None:
     late = thread_world.folder / "late"
-    slow = f"cancel_token.wait(90)\nopen({str(late)!r}, 'x').close()\nreturn {{'late': True}}"
+    slow = f"cancel_token.wait(240)\nopen({str(late)!r}, 'x').close()\nreturn {{'late': True}}"
     ran = thread_world.run(thread_world.edges({"slow": slow}, {"timeout_seconds": 0.1}))
     wait_until(late.exists)
     assert ran.results[0].outcome == "timed_out"

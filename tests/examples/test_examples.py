@@ -52,7 +52,7 @@ def test_strategies_with_a_worker(spool_dir: Path, start_tea: Any) -> None:
     coordinator = start_tea("run", example, "--input", text, "--spool", spool_dir, cwd=spool_dir.parent)
     wait_until(lambda: list(spool_dir.glob("runs/*/fanouts/003-shared/todo/*")), what="jobs for workers")
     worker = support.tea_cmd("worker", spool_dir, "--until-empty", cwd=spool_dir.parent)
-    out, err = coordinator.communicate(timeout=60)
+    out, err = coordinator.communicate(timeout=240)
     assert worker.returncode == coordinator.returncode == 0, err
     assert json.loads(out)["by_workers"] == [3, 2, 1]
 
@@ -94,7 +94,7 @@ def program(name: str, folder: Path) -> list[str]:
     """Run an example that is a program; the lines it printed."""
     words = [sys.executable, os.fspath(EXAMPLES / name)]
     done = subprocess.run(
-        words, cwd=folder, env=clean_env(), capture_output=True, text=True, timeout=120, check=False
+        words, cwd=folder, env=clean_env(), capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

@@ -36,7 +36,8 @@ def typed(block: docs.Block) -> Iterator[tuple[str, str | None]]:
 
 def without_accidents(text: str) -> str:
     """Seconds, times, the name of the run, who ran it and where are others each time."""
-    text = re.sub(r"\d+\.\d s", "S s", text)
+    text = re.sub(r"^tea: .* to do\n", "", text, flags=re.MULTILINE)  # what a slow machine shows on the way
+    text = re.sub(r"\b\d+(\.\d)? s\b", "S s", text)
     text = re.sub(r"\d{8}-\d{6}-quick-start-[0-9a-f]{4}", "RUN", text)
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", text)
     text = re.sub(r"\S+@\S+:\d+:[0-9a-f]{12}", "CLAIMANT", text)
@@ -71,7 +72,7 @@ def test_quick_start(folder: Path) -> None:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                timeout=120,
+                timeout=240,
                 check=False,
             )
             assert done.returncode == 0, (command, done.stdout)

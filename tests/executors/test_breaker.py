@@ -176,7 +176,7 @@ class TestCallbacks:
         breaker.add_state_change_callback(lambda old, new: breaker.reset() if new is OPEN else None)
         worker = threading.Thread(target=breaker.record_failure, daemon=True)
         worker.start()
-        worker.join(90)
+        worker.join(240)
         assert not worker.is_alive(), "the callback was called with the lock held"
         assert breaker.state is CLOSED
 
@@ -205,7 +205,7 @@ class TestThreads:
                 barrier: threading.Barrier = barrier,
                 answers: list[bool] = answers,
             ) -> None:
-                barrier.wait(90)
+                barrier.wait(240)
                 answers.append(breaker.allow_request())
 
             threads = [threading.Thread(target=ask) for _ in range(8)]
@@ -306,7 +306,7 @@ class TestRegistry:
         got: list[CircuitBreaker] = []
 
         def ask() -> None:
-            barrier.wait(90)
+            barrier.wait(240)
             got.append(registry.get_or_create("a", CircuitBreakerConfig()))
 
         threads = [threading.Thread(target=ask) for _ in range(8)]

@@ -45,7 +45,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(program: Path, *args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     argv = [*BARE, str(program), *args]
-    return subprocess.run(argv, env={}, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(argv, env={}, cwd=cwd, capture_output=True, text=True, timeout=240, check=False)
 
 
 def test_it_knows_its_version(program: Path) -> None:
@@ -54,7 +54,7 @@ def test_it_knows_its_version(program: Path) -> None:
 
 
 def test_it_starts_by_its_own_name(program: Path) -> None:
-    done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=240, check=False)
     assert done.stdout == f"tea {__version__}\n", done.stderr
 
 
@@ -72,7 +72,7 @@ def test_it_works_for_another_tea(program: Path, tmp_path: Path, start_tea: obje
     coordinator = start_tea("run", "w.yaml", "--strategy", "workers", cwd=tmp_path)  # type: ignore[operator]
     wait_until(lambda: list(tmp_path.glob(".tea/spool/runs/*/fanouts/*/todo/*")), what="jobs")
     assert run(program, "worker", cwd=tmp_path).returncode == 0
-    out, err = coordinator.communicate(timeout=60)
+    out, err = coordinator.communicate(timeout=240)
     assert json.loads(out) == {"sum": 12}, err
 
 
@@ -107,7 +107,7 @@ def test_what_fails_there_is_shown_with_its_line(program: Path) -> None:
         env={},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert 'File "executors/bundle.py", line ' in done.stderr
@@ -179,7 +179,7 @@ def test_a_users_tools_is_not_taken_for_ours(tmp_path: Path) -> None:
         [sys.executable, "-c", code + "print(digest(make()))"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert done.stdout.strip() == bundles.digest(bundles.make()), done.stderr

@@ -108,7 +108,7 @@ def test_the_first_failure_cancels_the_rest(strategy: str) -> None:
 
 
 def _wait(state: Any) -> None:
-    threading.Event().wait(90)
+    threading.Event().wait(240)
 
 
 def test_flows_are_callables_too() -> None:

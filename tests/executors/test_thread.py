@@ -27,7 +27,7 @@ def flow(name: str, function: Any) -> Flow:
 def test_a_hanging_branch_holds_no_slot() -> None:
     let_go = threading.Event()
     try:
-        flows = [flow("hangs", lambda state, token: let_go.wait(90)), flow("next", lambda state, token: {"x": 1})]
+        flows = [flow("hangs", lambda state, token: let_go.wait(240)), flow("next", lambda state, token: {"x": 1})]
         results = ThreadExecutor(1).execute(flows, [{}, {}], ParallelConfig(timeout_seconds=1))
         assert [result.outcome for result in results] == ["timed_out", "succeeded"]
     finally:
@@ -36,7 +36,7 @@ def test_a_hanging_branch_holds_no_slot() -> None:
 
 def test_a_thread_that_obeys_at_once_is_timed_out_all_the_same(spool_dir: Path) -> None:
     for given in (None, context(spool_dir)):
-        waits = flow("waits", lambda state, token: {"told": token.wait(90)})
+        waits = flow("waits", lambda state, token: {"told": token.wait(240)})
         (result,) = ThreadExecutor(1, given).execute([waits], [{}], ParallelConfig(timeout_seconds=0.05))
         assert result.outcome == "timed_out"
 
@@ -52,7 +52,7 @@ def test_the_message_names_the_limit_that_was_hit() -> None:
 
     def slow(state: Any, token: Any) -> Any:
         tries.append(1)
-        token.wait(90)
+        token.wait(240)
 
     config = ParallelConfig(timeout_seconds=2, timeout_total=3, retry_policy=RetryPolicy(5, base_delay=0.0))
     (result,) = ThreadExecutor(1).execute([flow("slow", slow)], [{}], config)

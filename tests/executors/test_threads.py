@@ -30,21 +30,21 @@ def ran_in() -> tuple[threading.Event, list[int], threads.Task]:
 def test_a_thread_that_is_free_takes_the_next_task() -> None:
     first, idents, task = ran_in()
     threads.run_in_thread(task)
-    assert first.wait(90)
+    assert first.wait(240)
     wait_until(lambda: threads._idle)
     second, more, task = ran_in()
     threads.run_in_thread(task)
-    assert second.wait(90)
+    assert second.wait(240)
     assert more == idents
 
 
 @pytest.mark.usefixtures("no_idle")
 def test_a_task_that_never_ends_keeps_nobody_waiting() -> None:
     release = threading.Event()
-    threads.run_in_thread(lambda: release.wait(90) and None)
+    threads.run_in_thread(lambda: release.wait(240) and None)
     done, _, task = ran_in()
     threads.run_in_thread(task)
-    assert done.wait(90)
+    assert done.wait(240)
     release.set()
 
 
@@ -53,7 +53,7 @@ def test_threads_without_work_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "IDLE", 0.01)
     done, idents, task = ran_in()
     threads.run_in_thread(task)
-    assert done.wait(90)
+    assert done.wait(240)
     wait_until(lambda: idents[0] not in {thread.ident for thread in threading.enumerate()})
     assert threads._idle == []
 
@@ -62,11 +62,11 @@ def test_threads_without_work_end(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_forked_child_does_not_wait_for_threads_it_does_not_have() -> None:
     done, _, task = ran_in()
     threads.run_in_thread(task)
-    assert done.wait(90)
+    assert done.wait(240)
     wait_until(lambda: threads._idle)
     child = os.fork()
     if child == 0:
         again, _, task = ran_in()
         threads.run_in_thread(task)
-        os._exit(0 if again.wait(90) else 1)
+        os._exit(0 if again.wait(240) else 1)
     assert os.waitpid(child, 0)[1] == 0

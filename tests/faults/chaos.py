@@ -153,7 +153,7 @@ class Story:
             assert worker.stdin is not None
             worker.stdin.close()
         for worker in self.workers:
-            worker.wait(90)
+            worker.wait(240)
 
     def _keep_going(self) -> None:
         """Whoever is missing is started again."""
@@ -247,7 +247,7 @@ class Story:
         assert self.coordinator is not None
         self.deaths += len(self._slots()) + (3 * GROUPS if self.kind in ("edges", "thread") else 3)
         self.coordinator.kill()
-        self.coordinator.wait(90)
+        self.coordinator.wait(240)
 
     def _kill_slot(self) -> None:
         if slots := self._slots():
@@ -293,13 +293,13 @@ class Story:
         slots = self._slots()
         self.deaths += (len(slots) + 4) * self._lost_with_a_slot()
         kill_all([*slots, self.coordinator.pid])
-        self.coordinator.wait(90)
+        self.coordinator.wait(240)
 
     def _kill_worker(self) -> None:
         worker = self.random.choice(self.workers)
         self.deaths += 1
         worker.kill()
-        worker.wait(90)
+        worker.wait(240)
 
     # -- what came of it -----------------------------------------------------------------------------------------
 

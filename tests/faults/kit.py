@@ -135,7 +135,7 @@ class Place:
         for process in self.started:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            process.wait(90)
+            process.wait(240)
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream is not None:
                     stream.close()
@@ -143,7 +143,7 @@ class Place:
     def crash(self, process: subprocess.Popen[str]) -> None:
         """SIGKILL, and wait until all that ran jobs for it have ended, too."""
         process.kill()
-        process.wait(90)
+        process.wait(240)
         wait_until(lambda: not any(is_running(pid) for _, _, pid in self.lines()), what="the end of its jobs")
 
     # -- the jobs' log -------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ class Place:
         """How often each item wrote this line."""
         return Counter(item for kind, item, _ in self.lines() if kind == what)
 
-    def wait_for(self, what: str, count: int = 1, timeout: float = 90) -> list[int]:
+    def wait_for(self, what: str, count: int = 1, timeout: float = 240) -> list[int]:
         """Wait until so many lines of this kind are there; the processes that wrote them."""
         lines = lambda: [pid for kind, _, pid in self.lines() if kind == what]  # noqa: E731
         wait_until(lambda: len(lines()) >= count, timeout, f"{count} times '{what}' in the log")
@@ -191,7 +191,7 @@ class Place:
         return [path.name for path in self.spool.glob("runs/*/fanouts/*/todo/*")]
 
 
-def ended(process: subprocess.Popen[str], code: int | None = 0, timeout: float = 90) -> tuple[str, str]:
+def ended(process: subprocess.Popen[str], code: int | None = 0, timeout: float = 240) -> tuple[str, str]:
     """Wait for the end of a process; what it printed."""
     try:
         out, err = process.communicate(timeout=timeout)
@@ -211,7 +211,7 @@ def hang_up(worker: subprocess.Popen[str]) -> None:
     ended(worker)
 
 
-def final(process: subprocess.Popen[str], timeout: float = 90) -> dict[str, Any]:
+def final(process: subprocess.Popen[str], timeout: float = 240) -> dict[str, Any]:
     """The final state of a run that must succeed."""
     state: dict[str, Any] = json.loads(ended(process, 0, timeout)[0])
     return state

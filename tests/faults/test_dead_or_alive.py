@@ -64,7 +64,7 @@ def start(bench: Bench) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     yield start_one
     for process in started:
         process.kill()
-        process.communicate(timeout=90)
+        process.communicate(timeout=240)
 
 
 def move_elsewhere(bench: Bench, job: JobFiles) -> None:
@@ -81,7 +81,7 @@ def test_a_killed_workers_job_runs_again_at_once(bench: Bench, start: Any) -> No
     worker = start()
     assert line(worker) == "running"
     worker.kill()
-    worker.wait(timeout=90)
+    worker.wait(timeout=240)
     assert heal(bench) == [(job.name, 2)]
     check_finished(bench)
 
@@ -92,7 +92,7 @@ def test_a_killed_workers_job_does_not_run_again_while_its_child_lives(bench: Be
     child = int(line(worker))
     assert line(worker) == "running"
     worker.kill()
-    worker.wait(timeout=90)
+    worker.wait(timeout=240)
     try:
         with pytest.raises(TimeoutError):
             heal(bench, timeout=1.0)
@@ -199,7 +199,7 @@ def test_of_two_processes_that_accept_different_attempts_one_wins(bench: Bench) 
     together(racers)
     won = [line(racer).split() for racer in racers]
     for racer in racers:
-        racer.communicate(timeout=90)
+        racer.communicate(timeout=240)
     assert sorted([*won[0], *won[1]]) == [f"{number:04d}-branch" for number in range(100)]
     for attempt, names in enumerate(won, 1):
         assert all(accepted_attempt(bench.fanout.job(name)) == attempt for name in names)

@@ -76,7 +76,7 @@ def test_an_external_workers_job_runs_again_when_it_is_killed(place: Place) -> N
     first = place.start("worker")
     place.wait_for("begin")
     kill(first)
-    first.wait(90)
+    first.wait(240)
     second = place.start("worker")
     place.wait_for("begin", 2)
     place.let_go()
@@ -107,7 +107,7 @@ def test_no_program_runs_beside_its_second_start_when_all_are_killed(place: Plac
     worker = worker_of(program, place)
     for pid in {worker, run.pid}:
         kill(pid)
-    run.wait(90)
+    run.wait(240)
     resumed = place.start("resume")
     place.wait_for("begin", 2)
     assert not is_running(program)
@@ -196,7 +196,7 @@ def test_sixty_jobs_and_a_coordinator_that_is_killed_again_and_again(place: Plac
         wait_until(lambda n=lines: place.noted("begin").total() >= n)
         time.sleep(chance.uniform(0, 0.05))  # anywhere
         kill(coordinator)
-        coordinator.wait(90)
+        coordinator.wait(240)
         made = list(place.spool.glob("runs/*/run.json"))
         coordinator = place.start("resume") if made else place.run(60)
     assert final(coordinator)["total"] == 120
@@ -220,7 +220,7 @@ def test_killed_while_it_is_set_up(place: Place, calls: str) -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        if traced.wait(60) == 0:
+        if traced.wait(240) == 0:
             break  # it does not make so many calls
         done = place.tea("resume", env=environment)
         assert "Traceback" not in done.stderr
@@ -283,7 +283,7 @@ def test_workers_that_live_are_adopted(place: Place) -> None:
     worker = place.start("worker", "--slots", "2")
     place.wait_for("begin", 2)
     kill(run)
-    run.wait(90)
+    run.wait(240)
     resumed = place.start("resume")
     wait_until(lambda: '"resumed"' in (place.only_run() / "events.jsonl").read_text())
     place.let_go()
@@ -340,7 +340,7 @@ def test_timeout_total_counts_over_attempts_and_a_resume(place: Place) -> None:
     run = place.run(1)
     place.wait_for("begin", 2)
     kill(run)
-    run.wait(90)
+    run.wait(240)
     place.resume()
     [result] = place.results()
     assert result["outcome"] in ("timed_out", "failed")

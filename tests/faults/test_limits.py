@@ -42,7 +42,7 @@ def test_results_arrive_where_there_are_no_file_events(place: Place, limit: str,
         env={**clean_env(), "TEA_SPOOL": str(place.spool)},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=240,
         check=False,
     )
     if done.returncode == 77:
@@ -71,7 +71,7 @@ def measured(place: Place, *arguments: str) -> tuple[subprocess.CompletedProcess
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     return done, float(done.stderr.split("peak ")[-1])

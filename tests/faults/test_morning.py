@@ -134,7 +134,7 @@ def test_the_morning_after(place: Morning, verb: Verbs) -> None:
     while_it_runs(place, verb)
     assert process.poll() is None
     process.kill()
-    process.wait(90)
+    process.wait(240)
     wait_until(lambda: verb("status", "--json").data["state"] == "stopped")
     when_it_is_dead(place, verb)
     finished = {str(int(name[:4])) for name in place.tickets("done")}

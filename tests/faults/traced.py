@@ -63,7 +63,7 @@ def traced(action: Callable[[], Any], inject: str) -> Ended:
         os.close(go_w)
         os.close(said_r)
         strace.kill() if strace.poll() is None and not _ends(strace) else None
-        strace.communicate(timeout=90)
+        strace.communicate(timeout=240)
     with log:
         killed = os.WIFSIGNALED(status)
         return Ended(killed, said, killed or b"(INJECTED)" in log.read())
@@ -100,7 +100,7 @@ def _wait_for_tracer(pid: int, strace: subprocess.Popen[str]) -> None:
 
 def _ends(strace: subprocess.Popen[str]) -> bool:
     try:
-        strace.wait(timeout=90)
+        strace.wait(timeout=240)
     except subprocess.TimeoutExpired:
         return False
     return True

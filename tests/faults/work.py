@@ -46,7 +46,7 @@ def work(bench: Bench, sync: bool = True) -> str:
     return "finished"
 
 
-def heal(bench: Bench, trouble: list[str] | None = None, timeout: float = 90) -> list[tuple[str, int]]:
+def heal(bench: Bench, trouble: list[str] | None = None, timeout: float = 240) -> list[tuple[str, int]]:
     """A healthy worker finishes what is left: the attempts that it ran. What it was refused goes to `trouble`."""
     ran: list[tuple[str, int]] = []
     trouble = [] if trouble is None else trouble

@@ -68,7 +68,7 @@ class Farm:
 
     def run(self, path: Path, *args: str, env: Mapping[str, str] | None = None) -> Ran:
         process = self.start(path, *args, env=env)
-        out, err = process.communicate(timeout=180)
+        out, err = process.communicate(timeout=240)
         return Ran(process.returncode, out, err)
 
     def held_back(self, code: str) -> str:
@@ -82,7 +82,7 @@ class Farm:
         def ready() -> bool:
             return len({event["host"] for event in self.events("host") if event["state"] == "ready"}) == hosts
 
-        support.wait_until(ready, timeout=60, what=f"{hosts} hosts")
+        support.wait_until(ready, what=f"{hosts} hosts")
 
     def let_go(self, hosts: int) -> None:
         """As soon as so many hosts are ready: the first one shall not do all the work."""
@@ -90,7 +90,7 @@ class Farm:
         (self.folder / "go").touch()
 
     def resume(self) -> Ran:
-        done = support.tea_cmd("resume", "--spool", self.spool, cwd=self.folder, env=self.env, timeout=180)
+        done = support.tea_cmd("resume", "--spool", self.spool, cwd=self.folder, env=self.env)
         return Ran(done.returncode, done.stdout, done.stderr)
 
     def jobs(self) -> list[Path]:

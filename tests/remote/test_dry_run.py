@@ -100,7 +100,7 @@ def test_the_command_of_gnu_parallel(here: Path) -> None:
         env={**os.environ, "PATH": f"{here / 'bin'}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert "./python -I courier.py 0001.batch 0001.result" in done.stdout + done.stderr

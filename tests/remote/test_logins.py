@@ -36,7 +36,7 @@ class Door:
         """None when we are let in, else what tea would say."""
         env = {**os.environ, "HOME": str(self.hosts.folder), **self.env}
         env.pop("SSH_AUTH_SOCK", None) if "SSH_AUTH_SOCK" not in self.env else None
-        done = subprocess.run(self.argv(alias), capture_output=True, text=True, env=env, timeout=60, check=False)
+        done = subprocess.run(self.argv(alias), capture_output=True, text=True, env=env, timeout=240, check=False)
         if done.stdout == "in\n" and done.returncode == 0:
             return None
         config = RemoteConfig(hosts=[alias])
@@ -71,7 +71,7 @@ def agent(tmp_path: Path) -> Iterator[str]:
     wait_until(lambda: os.path.exists(socket), what="the agent")
     yield socket
     process.terminate()
-    process.wait(90)
+    process.wait(240)
 
 
 # -- ssh_config -----------------------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ def test_a_link_that_is_dead_is_noticed(door: Door) -> None:
     for pid in sessions:
         os.kill(pid, signal.SIGSTOP)
     try:
-        assert process.wait(90) == 255
+        assert process.wait(240) == 255
     finally:
         process.kill()
         process.communicate()
@@ -307,7 +307,7 @@ def test_it_ends_with_whoever_started_it(door: Door) -> None:
     assert process.stdin is not None
     assert process.stdout.readline() == b"in\n"
     process.stdin.close()
-    assert process.wait(90) == 0
+    assert process.wait(240) == 0
     process.stdout.close()
     wait_until(lambda: not children_of(process.pid) and not one.sessions(), what="an end of all")
 

@@ -59,10 +59,8 @@ def working(two: Farm) -> tuple[subprocess.Popen[str], Path]:
     code, go = until_told(two)
     process = two.start(two.workflow(code, 6))
 
-    wait_until(lambda: len(two.events("host")) >= 6, timeout=60, what="word of three hosts")
-    wait_until(
-        lambda: sum(len(host["running"]) for host in verb(two, "status")["hosts"]) == 4, timeout=60, what="four jobs"
-    )
+    wait_until(lambda: len(two.events("host")) >= 6, what="word of three hosts")
+    wait_until(lambda: sum(len(host["running"]) for host in verb(two, "status")["hosts"]) == 4, what="four jobs")
     return process, go
 
 
@@ -93,7 +91,7 @@ def test_hosts_of_a_run_that_goes_on_and_of_one_that_has_ended(
     assert "bad   out        -        -  its host key is not known; connect once" in text
     assert " host one\n" in text
     go.touch()
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert json.loads(out)["sum"] == 6, err
     assert states(two) == {"one": "ended", "two": "ended", "bad": "out"}
     assert [host["running"] for host in verb(two, "status")["hosts"]] == [[], [], []]
@@ -104,7 +102,7 @@ def test_hosts_of_a_run_that_was_killed_and_taken_up_again(
 ) -> None:
     process, go = working
     process.send_signal(signal.SIGKILL)
-    process.wait(90)
+    process.wait(240)
     assert states(two) == {"one": "stopped", "two": "stopped", "bad": "out"}
     assert verb(two, "status")["running"] == []
     go.touch()
@@ -122,16 +120,14 @@ def test_the_copy_on_a_host_is_a_spool_for_the_verbs_there(farm: Farm) -> None:
     code, go = until_told(farm)
     process = farm.start(farm.workflow(f"print('hello', flush=True)\n{code}", 3))
     ticket = Path(
-        wait_until(
-            lambda: next(one.workdir.glob("fan-out-*/spool/runs/*/fanouts/*/todo/*"), ""), timeout=60, what="a job"
-        )
+        wait_until(lambda: next(one.workdir.glob("fan-out-*/spool/runs/*/fanouts/*/todo/*"), ""), what="a job")
     )
     spool = ticket.parents[5]
     (program,) = one.workdir.glob("tea-*.pyz")
 
     def there(*args: str | Path) -> str:
         argv = [sys.executable, program, "spool", *args]
-        done = subprocess.run(argv, cwd=one.folder, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(argv, cwd=one.folder, capture_output=True, text=True, timeout=240, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -141,7 +137,7 @@ def test_the_copy_on_a_host_is_a_spool_for_the_verbs_there(farm: Farm) -> None:
     assert "\nstate     running, started " in told
     assert there("logs", "0", "--spool", spool) == "hello\n"
     go.touch()
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert json.loads(out)["sum"] == 3, err
     told = json.loads(there("status", spool, "--json"))
     assert (told["state"], told["fanouts"][0]["done"]) == ("done", 3)

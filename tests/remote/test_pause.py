@@ -32,5 +32,5 @@ def test_hosts_begin_nothing_new(farm: Farm) -> None:
     wait_until(lambda: not spool(farm, "status")["running"], what="nothing to run")
     assert len(farm.results()) == 2
     spool(farm, "unpause")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=240)
     assert json.loads(out)["sum"] == sum(range(ITEMS)), err

@@ -20,7 +20,7 @@ VALUE = "return {'v': state['item']}"
 def test_both_hosts_work_and_say_who_they_are(two: Farm) -> None:
     process = two.start(two.workflow(two.held_back(VALUE), 24))
     two.let_go(2)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=240)
     state = json.loads(out)
     assert (state["sum"], state["ok"], state["hosts"]) == (276, 24, ["one", "two"]), err
     assert not {event["state"] for event in two.events("host")} & {"lost", "out"}
@@ -128,7 +128,7 @@ def test_large_files_take_little_memory(farm: Farm) -> None:
     process = farm.start(farm.workflow(farm.held_back(code), 1))
     farm.let_go(1)
     here = peak(Path(f"/proc/{process.pid}/status").read_text())
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert json.loads(out)["sum"] == 96 << 20, err
     there = peak(farm.results()[0]["state"]["status"])
     assert max(here, there) < 90, "MiB"
@@ -252,9 +252,9 @@ def test_a_killed_coordinator_leaves_nothing_there_and_resumes(two: Farm) -> Non
     """Row 34."""
     code = "import time; time.sleep(3600 if state['item'] == 5 and not state.get('quick') else 0.01); return {'v': 1}"
     process = two.start(two.workflow(code, 6))
-    wait_until(lambda: len(two.results()) == 5, timeout=60, what="five results")
+    wait_until(lambda: len(two.results()) == 5, what="five results")
     process.send_signal(signal.SIGKILL)
-    process.wait(90)
+    process.wait(240)
     for host in two.hosts.hosts:
         wait_until(lambda host=host: not host.sessions(), what=f"an end of what ran on {host.alias}")  # type: ignore[misc]
         only_the_program_stays(host)
@@ -267,10 +267,10 @@ def test_a_stopped_run_goes_on(farm: Farm) -> None:
     go = farm.folder / "go"
     code = f"import os, time\nwhile state['item'] > 2 and not os.path.exists({str(go)!r}):\n    time.sleep(0.02)\n"
     process = farm.start(farm.workflow(code + "return {'v': state['item']}", 6))
-    wait_until(lambda: len(farm.results()) == 3, timeout=60, what="three results")
+    wait_until(lambda: len(farm.results()) == 3, what="three results")
     before = {job.name: (job / "result.json").stat().st_ino for job in farm.jobs() if (job / "result.json").exists()}
     process.kill()
-    process.wait(90)
+    process.wait(240)
     go.touch()
     assert farm.resume().state["sum"] == 15
     for job in farm.jobs():

@@ -100,7 +100,7 @@ def test_of_four_processes_that_race_exactly_one_wins_each_claim(tmp_path: Path)
     together(racers)
     wins = [line(racer).split() for racer in racers]
     for racer in racers:
-        racer.communicate(timeout=90)
+        racer.communicate(timeout=240)
     assert sorted(int(name) for won in wins for name in won) == list(range(300))
     for me, won in enumerate(wins):
         assert all(claimed_by(JobFiles(f"{tmp_path}/{name}"), 1) == f"u@h:{me}:aaaaaaaa" for name in won)

@@ -563,7 +563,7 @@ class TestLeftovers:
             assert ward.found(fix=True) == {}
             assert os.path.lexists(path)
         finally:
-            process.communicate("\n", timeout=90)
+            process.communicate("\n", timeout=240)
         ward.cured("leftover", path)
 
     def test_of_a_worker_on_another_host_stay(self, ward: Ward) -> None:
@@ -619,14 +619,14 @@ def driver(ward: Ward) -> Iterator[subprocess.Popen[str]]:
     assert line(process) == "drives"
     yield process
     process.kill()
-    process.communicate(timeout=90)
+    process.communicate(timeout=240)
 
 
 class TestRuns:
     def test_whose_coordinator_died(self, ward: Ward, driver: subprocess.Popen[str]) -> None:
         assert ward.found() == {}
         driver.kill()
-        driver.wait(timeout=90)
+        driver.wait(timeout=240)
         finding = ward.told("stopped-run", ward.run.path)
         assert finding.remedy == f"tea resume {ward.run.path}"
         assert f":{driver.pid}" in finding.text
@@ -774,7 +774,7 @@ def worker(ward: Ward) -> Iterator[tuple[subprocess.Popen[str], str]]:
     try_claim(job, 1, f"{record['user']}@{record['host']}:{record['pid']}:{token}")
     yield process, path
     process.kill()
-    process.communicate(timeout=90)
+    process.communicate(timeout=240)
 
 
 class TestWorkers:
@@ -784,7 +784,7 @@ class TestWorkers:
     def test_that_were_killed(self, ward: Ward, worker: Any) -> None:
         process, path = worker
         process.kill()
-        process.wait(timeout=90)
+        process.wait(timeout=240)
         finding = ward.cured("dead-worker", path, left={"stopped-run", "orphan"})
         assert "attempt 1 of" in finding.text
         job = ward.fanout.job(ward.tickets()["todo"][0])
@@ -795,7 +795,7 @@ class TestWorkers:
     ) -> None:
         process, path = worker
         process.kill()
-        process.wait(timeout=90)
+        process.wait(timeout=240)
         assert ward.found(fix=True) == {}
         notes = [f for f in doctor.examine(ward.spool.path) if f.severity is Severity.NOTE]
         assert [(note.kind, note.path) for note in notes] == [("dead-worker", path)]
@@ -881,7 +881,7 @@ def test_in_a_live_run_a_lost_ticket_is_told_not_made(ward: Ward, driver: subpro
     os.unlink(ward.fanout.ticket("done", job.name))
     assert "resume" in ward.told("no-ticket", job.path).remedy
     driver.kill()
-    driver.wait(timeout=90)
+    driver.wait(timeout=240)
     ward.cured("no-ticket", job.path, left={"stopped-run"})
 
 
@@ -911,7 +911,7 @@ def test_a_live_run_is_not_disturbed(tmp_path: Path, start_tea: Any, strategy: s
         wrong = [finding for finding in doctor.examine(path, fix=True) if finding.severity is not Severity.OK]
         assert [finding for finding in wrong if finding.severity is not Severity.NOTE] == []
         looks += 1
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert json.loads(out)["sum"] == sum(range(count)) * 2
     assert list(doctor.examine(path, fix=True)) == []

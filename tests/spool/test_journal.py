@@ -94,7 +94,7 @@ for number in range(200):
 def test_lines_of_several_writers_never_mix(run: RunFiles) -> None:
     writers = [python(WRITER, run.path, name) for name in "abc"]
     for writer in writers:
-        writer.communicate(timeout=60)
+        writer.communicate(timeout=240)
     assert sorted(events(run)) == ["a"] * 200 + ["b"] * 200 + ["c"] * 200
 
 

@@ -197,7 +197,7 @@ def test_of_publishers_that_race_exactly_one_wins_each_name(folder: str, refused
     together(racers)
     wins = [int(line(racer)) for racer in racers]
     for racer in racers:
-        racer.communicate(timeout=90)
+        racer.communicate(timeout=240)
     assert sum(wins) == 200
     for number in range(200):
         first, _, last = read_bytes(f"{folder}/{number}").decode().split()
@@ -429,4 +429,4 @@ for number in range(300):
             continue
         assert len(data) == 200_000
         assert len(set(data)) == 1
-    writer.communicate(timeout=90)
+    writer.communicate(timeout=240)

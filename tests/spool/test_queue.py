@@ -155,7 +155,7 @@ def test_several_processes_claim_each_job_once(bench: Bench, slots: str) -> None
     together(racers)
     taken = [line(racer).split() for racer in racers]
     for racer in racers:
-        racer.communicate("\n", timeout=90)
+        racer.communicate("\n", timeout=240)
     assert sorted(name for mine in taken for name in mine) == [f"{name}:1" for name in made]
     assert bench.tickets() == {"done": made}
     for slot, mine in enumerate(taken):
@@ -267,7 +267,7 @@ def test_the_job_of_a_killed_worker_comes_before_all_others(tmp_path: Path) -> N
     tenth = made[10].name
     process = python(DIES, bench.spool.path, bench.fanout.path, tenth)
     assert line(process) == "claimed"
-    process.communicate(timeout=90)
+    process.communicate(timeout=240)
     clock = Clock()
     with Worker(bench.spool) as worker:
         one = Queue(bench.fanout, worker.text, Observer(bench.spool), clock=clock)

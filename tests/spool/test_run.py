@@ -114,7 +114,7 @@ def test_two_processes_may_make_a_spool_at_once(tmp_path: Path) -> None:
     code = "import sys; from spool.run import open_spool; open_spool(sys.argv[1])"
     makers = [python(code, f"{tmp_path}/spool") for _ in range(4)]
     for maker in makers:
-        maker.communicate(timeout=60)
+        maker.communicate(timeout=240)
         assert maker.returncode == 0
     assert sorted(os.listdir(tmp_path / "spool")) == ["runs", "spool.json", "workers"]
 
@@ -213,7 +213,7 @@ def test_a_second_coordinator_is_refused_and_told_who_the_first_is(run: RunFiles
         with pytest.raises(RunBusyError):  # asking does not free the lock
             CoordinatorLock(run)
     finally:
-        first.communicate("\n\n", timeout=90)
+        first.communicate("\n\n", timeout=240)
     CoordinatorLock(run).release()
 
 
@@ -221,11 +221,11 @@ def test_a_killed_coordinator_leaves_the_run_free(run: RunFiles) -> None:
     first = python(HOLDER, run.path)
     assert line(first) == "held"
     first.kill()
-    first.wait(timeout=90)
+    first.wait(timeout=240)
     lock = CoordinatorLock(run)
     assert coordinator(run).endswith(f":{os.getpid()}")
     lock.release()
-    first.communicate(timeout=90)
+    first.communicate(timeout=240)
 
 
 def test_a_released_run_may_be_driven_again(run: RunFiles) -> None:
@@ -235,7 +235,7 @@ def test_a_released_run_may_be_driven_again(run: RunFiles) -> None:
     first.stdin.flush()  # type: ignore[union-attr]
     assert line(first) == "released"
     CoordinatorLock(run).release()
-    first.communicate("\n", timeout=90)
+    first.communicate("\n", timeout=240)
 
 
 def test_nobody_drives_a_new_run(run: RunFiles) -> None:

@@ -60,7 +60,7 @@ def start(spool: SpoolFiles) -> Iterator[Callable[..., tuple[subprocess.Popen[st
     yield start_one
     for process in started:
         process.kill()
-        process.communicate(timeout=90)
+        process.communicate(timeout=240)
 
 
 class Clock:
@@ -106,7 +106,7 @@ def test_a_worker_that_runs_is_alive_and_one_that_was_killed_is_dead(spool: Spoo
     assert observer.is_alive(claimant)
     assert observer.dead_workers() == []
     process.kill()
-    process.wait(timeout=90)
+    process.wait(timeout=240)
     assert not observer.is_alive(claimant)  # at once: no lease has run out
     assert observer.dead_workers() == [folder(spool, claimant).name]
     assert not Observer(spool).is_alive(claimant)
@@ -138,7 +138,7 @@ def test_a_worker_that_ended_in_order_leaves_nothing_and_is_dead(spool: SpoolFil
     process, claimant = start()
     observer = Observer(spool)
     assert observer.is_alive(claimant)
-    process.communicate("\n", timeout=90)
+    process.communicate("\n", timeout=240)
     assert process.returncode == 0
     assert os.listdir(spool.workers) == []
     assert not observer.is_alive(claimant)
@@ -150,7 +150,7 @@ def test_a_child_that_inherited_the_lock_keeps_its_worker_alive(spool: SpoolFile
     child = int(line(process))
     observer = Observer(spool)
     process.kill()
-    process.wait(timeout=90)
+    process.wait(timeout=240)
     assert observer.is_alive(claimant)
     os.kill(child, signal.SIGKILL)
     wait_until(lambda: not observer.is_alive(claimant))
@@ -191,7 +191,7 @@ def test_this_boot_goes_by_the_lock_whatever_the_pid(spool: SpoolFiles) -> None:
     holder = subprocess.Popen(["flock", lock, "sh", "-c", "echo held; read x"], stdin=-1, stdout=-1, text=True)
     assert line(holder) == "held"
     assert Observer(spool).is_alive(claimant)
-    holder.communicate("\n", timeout=90)
+    holder.communicate("\n", timeout=240)
     assert not Observer(spool).is_alive(claimant)
 
 
@@ -298,7 +298,7 @@ def test_a_lock_that_the_observer_cannot_ask_leaves_it_to_the_beat(
     clock = Clock()
     observer = Observer(spool, clock)
     process.kill()
-    process.wait(timeout=90)
+    process.wait(timeout=240)
     monkeypatch.setattr(module, "lock_descriptor", raises_errno(errno.ENOLCK))
     assert observer.is_alive(claimant)
     clock.now += LEASE
@@ -329,7 +329,7 @@ def test_a_probe_does_not_disturb_a_worker_that_is_just_being_made(
         assert line(probe) == "held"
         probes.append(probe.pid)
         assert real(fd, blocking=False) is False
-        probe.communicate("\n", timeout=90)
+        probe.communicate("\n", timeout=240)
         return real(fd, **options)
 
     monkeypatch.setattr(module, "lock_descriptor", probed)

@@ -148,7 +148,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(workflow: Path) -> None:
     process.stdout.close()
     process.stdin.write(state.encode())
     process.stdin.close()
-    assert (process.stderr.read(), process.wait(60)) == (b"", 0)
+    assert (process.stderr.read(), process.wait(240)) == (b"", 0)
     process.stderr.close()
 
 
@@ -161,7 +161,7 @@ def test_a_listing_may_be_cut_short(tmp_path: Path) -> None:
     assert process.stderr
     assert process.stdout.readline()
     process.stdout.close()
-    assert (process.stderr.read(), process.wait(60)) == ("", 0)
+    assert (process.stderr.read(), process.wait(240)) == ("", 0)
     process.stderr.close()
 
 

@@ -224,7 +224,7 @@ def on_a_terminal(argv: list[str], cwd: Path) -> tuple[int, str, str]:
     assert process.stdout
     out = process.stdout.read().decode()
     process.stdout.close()
-    return process.wait(60), out, data.decode()
+    return process.wait(240), out, data.decode()
 
 
 class TestBar:

@@ -191,7 +191,7 @@ class TestResume:
         wait_until(lambda: len(list(here.glob(".tea/spool/runs/*/fanouts/*/done/*"))) == 3)
         wait_until(lambda: list(here.glob(".tea/spool/runs/*/fanouts/*/jobs/0002-*/claim.*")))
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=90)
+        out, err = process.communicate(timeout=240)
         assert (process.returncode, out) == (130, "")
         run_name = err.strip().split()[-1]
         assert f"tea resume {run_name}" in err
@@ -240,7 +240,7 @@ class TestResume:
                 "started": 1.0,
             }
             finish(fanout, job, record, 2, {**shape, "outcome": "succeeded", "spent": 0.0, "state": {"value": 40}})
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=240)
         assert process.returncode == 0, err
         assert json.loads(out)["total"] == 48
 
@@ -252,7 +252,7 @@ class TestResume:
         wait_until(lambda: list(here.glob(".tea/spool/runs/*/input.json")))
         time.sleep(0.2)  # the node has begun, or is about to: both are fine
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=90)
+        _, err = process.communicate(timeout=240)
         assert process.returncode == 130
         (run,) = here.glob(".tea/spool/runs/*")
         assert f"tea resume {run.name}\n" in err
@@ -318,5 +318,5 @@ nodes:
         wait_until(lambda: len(list(flow.glob(".tea/spool/runs/*/fanouts/*/todo/*"))) == 2)
         done = tea_cmd("worker", ".tea/spool", cwd=flow)
         assert done.stderr == "tea: ran 2 jobs\n"
-        out, err = coordinator.communicate(timeout=90)
+        out, err = coordinator.communicate(timeout=240)
         assert json.loads(out)["all"] == ["the user"] * 3, err

@@ -93,7 +93,7 @@ def divide(a: float, b: float) -> float:
 
 def until(path: str, value: Any = None) -> Any:
     """Wait until a file exists."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 600
     while not os.path.exists(path) and time.monotonic() < end:
         time.sleep(0.002)
     return value
@@ -226,7 +226,7 @@ class TestSubmit:
         one = make(strategy=executor._pool.setup.strategy, initializer=divide, initargs=(1, 0))
         future = one.submit(double, 1)
         with pytest.raises(PoolBrokenError, match="division by zero"):
-            future.result(60)
+            future.result(240)
         with pytest.raises(PoolBrokenError, match="division by zero"):
             one.submit(double, 1)
 
@@ -327,20 +327,20 @@ def by_city(rows: list[dict[str, Any]]) -> dict[str, int]:
 class TestWaiting:
     def test_as_completed_in_the_order_of_their_ends(self, executor: SpoolExecutor, tmp_path: Path) -> None:
         slow, quick = executor.submit(until, str(tmp_path / "go")), executor.submit(double, 1)
-        found = as_completed([slow, quick], timeout=60)
+        found = as_completed([slow, quick], timeout=240)
         assert next(found) is quick
         (tmp_path / "go").touch()
         assert next(found) is slow
 
     def test_the_first_of_several(self, executor: SpoolExecutor, tmp_path: Path) -> None:
         slow, quick = executor.submit(until, str(tmp_path / "go")), executor.submit(double, 1)
-        assert wait([slow, quick], 60, FIRST_COMPLETED) == ({quick}, {slow})
+        assert wait([slow, quick], 240, FIRST_COMPLETED) == ({quick}, {slow})
         (tmp_path / "go").touch()
-        assert wait([slow, quick], 60) == ({quick, slow}, set())
+        assert wait([slow, quick], 240) == ({quick, slow}, set())
 
     def test_the_first_exception(self, executor: SpoolExecutor, tmp_path: Path) -> None:
         slow, bad = executor.submit(until, str(tmp_path / "go")), executor.submit(divide, 1, 0)
-        assert wait([slow, bad], 60, FIRST_EXCEPTION) == ({bad}, {slow})
+        assert wait([slow, bad], 240, FIRST_EXCEPTION) == ({bad}, {slow})
         (tmp_path / "go").touch()
 
     def test_patience(self, executor: SpoolExecutor, tmp_path: Path) -> None:
@@ -403,7 +403,7 @@ class TestCancel:
         running, waiting = executor.submit(until, str(tmp_path / "go")), executor.submit(double, 1)
         wait_until(running.running)
         threading.Timer(0.05, waiting.cancel).start()
-        assert wait([running, waiting], 60, FIRST_COMPLETED).done == {waiting}
+        assert wait([running, waiting], 240, FIRST_COMPLETED).done == {waiting}
         (tmp_path / "go").touch()
 
     def test_a_cancelled_job_never_runs(self, make: Make, tmp_path: Path) -> None:
@@ -423,8 +423,8 @@ class TestCancel:
         done = tea_cmd("spool", "cancel", name, "--spool", tmp_path / "spool")
         assert done.returncode == 0, done.stderr
         with pytest.raises(CancelledError):
-            running.result(60)
-        assert waiting.result(60) == 2
+            running.result(240)
+        assert waiting.result(240) == 2
 
     def test_the_run_from_the_command_line(self, own: SpoolExecutor, tmp_path: Path) -> None:
         futures = [own.submit(until, str(tmp_path / "go")) for _ in range(4)]
@@ -433,7 +433,7 @@ class TestCancel:
         assert done.returncode == 0, done.stderr
         for future in futures:
             with pytest.raises(CancelledError):
-                future.result(60)
+                future.result(240)
         with pytest.raises(RuntimeError, match="cancelled by"):
             own.submit(double, 1)
         own.shutdown()
@@ -465,7 +465,7 @@ class TestShutdown:
         own.shutdown(wait=False)
         assert not future.done()
         (tmp_path / "go").touch()
-        assert future.result(60) == "ran"
+        assert future.result(240) == "ran"
         wait_until(lambda: own.run.state == "done")
 
     def test_what_waits_is_cancelled_on_demand(self, own: SpoolExecutor, tmp_path: Path) -> None:
@@ -486,7 +486,7 @@ class TestShutdown:
         del other
         gc.collect()
         assert gone() is None
-        assert future.result(60) == 8
+        assert future.result(240) == 8
         wait_until(lambda: run.state == "done")
 
     def test_without_any_job(self, make: Make) -> None:
@@ -565,13 +565,13 @@ def program(tmp_path: Path) -> Iterator[Program]:
     yield made
     for process in made.started:
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=240)
 
 
 class TestTheProgramEnds:
     @pytest.mark.parametrize("strategy", STRATEGIES)
     def test_what_was_submitted_is_run_first(self, program: Program, strategy: str) -> None:
-        out, err = program.start(strategy=strategy).communicate(timeout=120)
+        out, err = program.start(strategy=strategy).communicate(timeout=240)
         assert "Traceback" not in err
         assert out == "" or strategy == "thread"
         assert program.run().state == "done"
@@ -579,7 +579,7 @@ class TestTheProgramEnds:
 
     def test_with_an_exception(self, program: Program) -> None:
         process = program.start("raise SystemExit(3)")
-        process.communicate(timeout=120)
+        process.communicate(timeout=240)
         assert process.returncode == 3
         assert program.results() == [0, 1, 4, 9, 16, 25]
 
@@ -592,7 +592,7 @@ class TestTheProgramEnds:
             SemLock._cleanup = staticmethod(lambda name: (time.sleep(0.1), at_once(name)))
         """
         process = program.start(before=slow)
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=240)
         assert (process.returncode, err) == (0, "")
         assert program.results() == [0, 1, 4, 9, 16, 25]
 
@@ -603,7 +603,7 @@ class TestTheProgramEnds:
         wait_until(lambda: len(program.running()) == 2)
         wait_until(lambda: program.run().counts()["done"] == 1)
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=240)
         wait_until(lambda: program.run().state == "stopped")
         assert "tea resume" in tea_cmd("spool", "status", cwd=program.folder).stdout
         program.hold.unlink()
@@ -620,7 +620,7 @@ class TestTheProgramEnds:
         wait_until(lambda: len(program.running()) == 2)
         wait_until(lambda: program.run().counts()["done"] == 1)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=240)
         assert "KeyboardInterrupt" in err
         assert (program.run().state, program.run().counts()["todo"]) == ("interrupted", 5)
         program.hold.unlink()
@@ -675,16 +675,16 @@ class TestFailures:
         executor = make()
         futures = [executor.submit(kill_worker, how), *(executor.submit(double, number) for number in range(20))]
         with pytest.raises(WorkerDiedError, match=signal.Signals(how).name) as caught:
-            futures[0].result(60)
+            futures[0].result(240)
         assert caught.value.job == futures[0].job.path
-        assert [future.result(60) for future in futures[1:]] == [number * 2 for number in range(20)]
+        assert [future.result(240) for future in futures[1:]] == [number * 2 for number in range(20)]
         assert (
             executor.submit(os._exit, 3)
-            .exception(60)
+            .exception(240)
             .args[0]
             .startswith("the job ended its worker process: exit code 3")
         )
-        assert executor.submit(double, 4).result(60) == 8
+        assert executor.submit(double, 4).result(240) == 8
 
     def test_a_worker_that_is_killed_is_no_failure(self, make: Make, tmp_path: Path) -> None:
         executor = make(1)
@@ -693,29 +693,29 @@ class TestFailures:
         os.kill(int(attempt.claimant.split(":")[1]), signal.SIGKILL)
         wait_until(lambda: len(future.job.attempts) == 2)
         (tmp_path / "go").touch()
-        assert future.result(60) == "ran"
+        assert future.result(240) == "ran"
 
     def test_a_job_that_kills_its_workers_is_given_up(self, make: Make) -> None:
         executor = make(1, max_lost=1)
         with pytest.raises(WorkerDiedError, match="died 2 times"):
-            executor.submit(kill_worker, signal.SIGKILL).result(60)
-        assert executor.submit(double, 4).result(60) == 8
+            executor.submit(kill_worker, signal.SIGKILL).result(240)
+        assert executor.submit(double, 4).result(240) == 8
 
     def test_retries(self, executor: SpoolExecutor, make: Make, tmp_path: Path) -> None:
         strategy = executor._pool.setup.strategy
         retrying = make(strategy=strategy, retry_policy=RetryPolicy(max_retries=2, base_delay=0.01))
         future = retrying.submit(third_time, str(tmp_path / "count"))
-        assert future.result(60) == 3
+        assert future.result(240) == 3
         assert [one.state for one in future.job.attempts] == ["failed", "failed", "succeeded"]
-        assert type(retrying.submit(divide, 1, 0).exception(60)) is ZeroDivisionError
+        assert type(retrying.submit(divide, 1, 0).exception(240)) is ZeroDivisionError
 
     def test_a_job_that_takes_too_long(self, executor: SpoolExecutor, make: Make) -> None:
         strategy = executor._pool.setup.strategy
         limited = make(1, strategy=strategy, timeout_seconds=1.5, grace_seconds=0.1)
         future = limited.submit(time.sleep, 60)
         with pytest.raises(JobTimeoutError, match=r"1\.5s"):
-            future.result(60)
-        assert limited.submit(pow, 2, 3).result(60) == 8  # nothing that must be imported first
+            future.result(240)
+        assert limited.submit(pow, 2, 3).result(240) == 8  # nothing that must be imported first
 
     def test_a_result_that_nobody_can_read_is_asked_for_again(self, make: Make, tmp_path: Path) -> None:
         """A spoiled file is put aside, and the job runs again; as with fan-outs."""
@@ -726,7 +726,7 @@ class TestFailures:
         job = second.job
         (Path(job.path) / "result.json").write_text("{}")
         (tmp_path / "go").touch()
-        assert second.result(60) in (1, 2)
+        assert second.result(240) in (1, 2)
         assert list(Path(job.path).glob("result.json.corrupt*"))
 
 
@@ -749,7 +749,7 @@ class TestTheRecord:
         assert job.input == {"function": f"{__name__}:double", "args": [[1, 2]]}
         assert job.result is None
         (tmp_path / "go").touch()
-        assert second.result(60) == [1, 2, 1, 2]
+        assert second.result(240) == [1, 2, 1, 2]
         assert job.result["state"] == {"result": [1, 2, 1, 2]}
         assert (job.state, job.run.name) == ("done", executor.run.name)
 
@@ -782,14 +782,14 @@ class TestTheRecord:
     def test_closures_can_be_replayed_too(self, make: Make) -> None:
         offset, executor = 3, make()
         future = executor.submit(lambda pair: pair[0] + offset, (1, 2))
-        assert future.result(60) == 4
+        assert future.result(240) == 4
         replayed = future.job.replay()
         assert (replayed.compared.verdict, replayed.result["state"]) == ("same", {"result": 4})
 
     def test_what_only_a_thread_had_is_marked(self, make: Make) -> None:
         executor = make(strategy="thread")
         plain, special = executor.submit(double, 4), executor.submit(double, (threading, 1))
-        wait([plain, special], 60)
+        wait([plain, special], 240)
         assert plain.job.replay().compared.verdict == "same"
         with pytest.raises(ValueError, match="JSON cannot hold args"):
             special.job.replay()
@@ -797,7 +797,7 @@ class TestTheRecord:
     def test_failed_jobs_run_again_from_their_files(self, make: Make, tmp_path: Path) -> None:
         needed = tmp_path / "needed"
         with make() as executor:
-            wait([executor.submit(os.path.getsize, str(needed)), executor.submit(double, 1)], 60)
+            wait([executor.submit(os.path.getsize, str(needed)), executor.submit(double, 1)], 240)
         needed.write_text("four")
         done = tea_cmd("resume", "--retry-failed", "--spool", tmp_path / "spool")
         assert (done.returncode, json.loads(done.stdout)) == (0, {"done": 2, "failed": 0, "cancelled": 0}), (
@@ -813,13 +813,13 @@ class TestTheRecord:
         wait_until(futures[0].running)
         helper = tea_cmd_started("worker", str(tmp_path / "spool"))
         try:
-            assert futures[1].result(60) == 8
+            assert futures[1].result(240) == 8
         finally:
             let_go.touch()
-            helper.wait(60)
+            helper.wait(240)
 
     def test_paused_from_the_command_line(self, own: SpoolExecutor, tmp_path: Path) -> None:
-        assert own.submit(pow, 2, 2).result(60) == 4
+        assert own.submit(pow, 2, 2).result(240) == 4
         assert tea_cmd("spool", "pause", "--spool", tmp_path / "spool").returncode == 0
 
         def held() -> Any:
@@ -829,7 +829,7 @@ class TestTheRecord:
 
         (future,) = wait_until(held)
         assert tea_cmd("spool", "unpause", "--spool", tmp_path / "spool").returncode == 0
-        assert future.result(60) == 8
+        assert future.result(240) == 8
 
     def test_many_jobs_by_many_threads(self, own: SpoolExecutor) -> None:
         executor = own
@@ -842,7 +842,7 @@ class TestTheRecord:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
+            thread.join(240)
         assert sorted(found) == sorted(2 * (1000 * n + m) for n in range(4) for m in range(40))
         names = [job.name for job in executor.run.jobs()]
         assert len(set(names)) == 160
@@ -852,7 +852,7 @@ class TestTheRecord:
         argument = Adder(1)
         gone = weakref.ref(argument)
         future = executor.submit(Adder.add, argument, 2)
-        assert future.result(60) == 3
+        assert future.result(240) == 3
         del argument
         wait_until(lambda: gc.collect() is not None and gone() is None)
 
@@ -877,5 +877,5 @@ def test_a_program_that_is_killed_leaves_no_worker(program: Program) -> None:
     jobs = wait_until(lambda: program.running()[1:])
     pids = [int(job.attempts[0].claimant.split(":")[1]) for job in jobs]
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     wait_until(lambda: not any(map(is_running, pids)))

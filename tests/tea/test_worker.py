@@ -44,7 +44,7 @@ class Coordinator(threading.Thread):
 
     @property
     def got(self) -> Any:
-        self.join(90)
+        self.join(240)
         assert self.last["type"] == "final", self.last
         return self.last["state"]["got"]
 
@@ -109,7 +109,7 @@ def test_it_ends_with_its_parent_and_takes_its_jobs_along(spool_dir: Path, tmp_p
     worker = start_tea("worker", spool_dir, "--follow")
     slot = int(wait_until(lambda: pids.exists() and pids.read_text().split())[0])
     worker.stdin.close()
-    worker.wait(90)
+    worker.wait(240)
     wait_until(lambda: not is_running(slot))
     tea_cmd("worker", spool_dir)  # the job runs again, elsewhere
     assert run.got == [1], run.last["state"]["parallel_results"]
@@ -128,7 +128,7 @@ def test_a_worker_that_is_killed_loses_nothing(spool_dir: Path, tmp_path: Path, 
     wait_until(lambda: pids.exists() and pids.read_text())
     family = children_of(worker.pid)
     os.kill(worker.pid, signal.SIGKILL)
-    worker.wait(90)
+    worker.wait(240)
     wait_until(lambda: not any(map(is_running, family)))
     tea_cmd("worker", spool_dir)
     assert run.got == [1, 2, 3]

@@ -42,7 +42,7 @@ class TestLiveRun:
         name = newest(here)
         (done,) = read(here, "cancel", name)
         assert (done["asked"], done["state"]) == (True, "cancelled")
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
         assert (process.returncode, out) == (130, "")
         assert f"cancelled by {json.loads(run_json(here))['cancelled_by']}" in err
         assert f"tea resume {name} --retry-failed" in err
@@ -61,12 +61,12 @@ class TestLiveRun:
             assert "was asked to cancel it, and has not ended yet" in done.stdout
         finally:
             process.send_signal(signal.SIGCONT)
-        assert process.wait(60) == 130
+        assert process.wait(240) == 130
 
     def test_a_request_of_old_does_not_end_a_run_that_is_resumed(self, here: Path, start_tea: Start) -> None:
         process = start(here, start_tea)
         read(here, "cancel", newest(here))
-        process.wait(60)
+        process.wait(240)
         (here / "fixed").touch()
         assert resume(here) == [0, 2, 4, 6]
 
@@ -76,7 +76,7 @@ class TestDeadRun:
     def dead(self, here: Path, start_tea: Start) -> Path:
         process = start(here, start_tea)
         process.send_signal(signal.SIGKILL)
-        process.wait(90)
+        process.wait(240)
         wait_until(lambda: read(here, "explain", "2")["state"] == "waiting", what="the slot to be seen dead")
         return here
 
@@ -102,7 +102,7 @@ class TestOneJobOfALiveRun:
         pid = int(read(here, "explain", "2")["attempts"][0]["claimant"].split(":")[1])
         (done,) = read(here, "cancel", "2")
         assert done["jobs"] == ["001-split/0002-split"]
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
         assert process.returncode == 0, err
         assert json.loads(out)["values"] == [0, "failed", "cancelled", 6]
         assert not is_running(pid)
@@ -111,7 +111,7 @@ class TestOneJobOfALiveRun:
         process = start(here, start_tea, "--max-workers", "1", ended=2)
         read(here, "cancel", "3")
         (here / "block").unlink()
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
         assert json.loads(out)["values"] == [0, "failed", 4, "cancelled"], err
         assert not list(job(here, 3).glob("stdout*"))
 

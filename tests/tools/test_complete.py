@@ -80,7 +80,7 @@ def test_in_a_real_bash(here: Path) -> None:
         'COMP_WORDS=(tea spool show 0003); COMP_CWORD=3; _tea_completion tea; echo "${COMPREPLY[@]}"'
     )
     done = subprocess.run(
-        ["bash", "-c", script], cwd=here, env=clean_env(), capture_output=True, text=True, timeout=60, check=False
+        ["bash", "-c", script], cwd=here, env=clean_env(), capture_output=True, text=True, timeout=240, check=False
     )
     assert done.stdout == "0003-split\n", done.stderr
 

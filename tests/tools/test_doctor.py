@@ -171,7 +171,7 @@ def test_on_a_terminal(done: Path) -> None:
     except OSError:  # the other end is closed
         pass
     os.close(outer)
-    assert process.wait(90) == 1
+    assert process.wait(240) == 1
     text = shown.decode()
     assert "\x1b[1;31merror" in text
     assert "misfiled" in text
@@ -206,7 +206,7 @@ def test_a_crashed_run_says_how_to_go_on_and_then_all_is_well(here: Path, start_
     wait_until(lambda: len([*spool.glob("runs/*/fanouts/*/done/*")]) == 3, what="three jobs to end")
     assert wrong(read(here, "--fix")) == set()  # a live run is in order
     process.send_signal(signal.SIGKILL)
-    process.wait(90)
+    process.wait(240)
     wait_until(lambda: "dead-worker" in wrong(read(here, "--quick", code=1)), what="the workers to die with it")
     found = read(here, "--fix", code=1)
     assert wrong(found) == {"stopped-run", "dead-worker", "orphan"}

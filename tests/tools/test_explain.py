@@ -43,7 +43,7 @@ def test_a_running_job_and_its_dead_coordinator(here: Path, start_tea: Start, st
     assert found["state"] == "running"
     assert "tea spool cancel " in found["next"][1]["type"]
     process.send_signal(signal.SIGKILL)
-    process.wait(90)
+    process.wait(240)
     wait_until(lambda: read(here, "explain", "2")["state"] == "waiting", what="the worker to be seen dead")
     told = text(here, "explain", "2")
     assert "as attempt 2: attempt 1 was lost. Nobody drives its run (stopped;" in " ".join(told.split())

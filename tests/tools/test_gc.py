@@ -96,7 +96,7 @@ def test_a_live_run_stays(here: Path, start_tea: Start) -> None:
     assert (found["runs"], found["workers"]) == ([], [])
     assert found["kept"][0]["why"] == "a coordinator drives it"
     (here / "block").unlink()
-    assert process.wait(60) == 0
+    assert process.wait(240) == 0
 
 
 def test_a_run_whose_lock_is_held_stays(here: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_run_whose_jobs_others_run_stays(here: Path, start_tea: Start) -> None
     start_tea("worker", ".tea/spool", cwd=here)
     wait_until(lambda: (lines := read(here, "list")) and [one["state"] for one in lines].count("running") == 1)
     process.send_signal(signal.SIGKILL)
-    process.wait(90)
+    process.wait(240)
     wait_until(lambda: job(here, 2).joinpath("claim.1").is_symlink())
     found = gc(here, "--older-than", "0", "--yes")
     assert [one["why"] for one in found["kept"]] == ["a worker is at one of its jobs"]
@@ -128,7 +128,7 @@ def test_a_run_whose_jobs_others_run_stays(here: Path, start_tea: Start) -> None
 def test_dead_workers_go_and_what_their_job_printed_is_kept(here: Path, start_tea: Start) -> None:
     process = start(here, start_tea)
     process.send_signal(signal.SIGKILL)
-    process.wait(90)
+    process.wait(240)
     wait_until(lambda: not any(one["alive"] for one in read(here, "status")["workers"]))
     found = gc(here, "--yes")
     assert found["runs"] == []
@@ -186,7 +186,7 @@ def test_a_paused_run_stays(here: Path, start_tea: Start) -> None:
     process = start(here, start_tea)
     verb(here, "pause")
     process.kill()
-    process.wait(90)
+    process.wait(240)
     wait_until(lambda: not any(one["alive"] for one in read(here, "status")["workers"]))
     assert gc(here, "--older-than", "0", "--yes")["kept"][0]["why"].startswith("it is paused by ")
 

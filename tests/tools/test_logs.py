@@ -89,8 +89,8 @@ class TestRunning:
             (2, "about to 2\n"),
             (2, "careful\n"),
         ]
-        assert follower.wait(60) == 0
-        assert process.wait(60) == 0
+        assert follower.wait(240) == 0
+        assert process.wait(240) == 0
 
     def test_a_thread_says_that_it_shows_nothing_yet(self, here: Path, start_tea: Start) -> None:
         start(here, start_tea, strategy="thread")
@@ -100,7 +100,7 @@ class TestRunning:
         process = start(here, start_tea)
         wait_until(lambda: read(here, "logs", "2")["stderr"])
         os.kill(process.pid, signal.SIGKILL)
-        process.wait(90)
+        process.wait(240)
         wait_until(lambda: read(here, "logs", "2")["ended"], what="the slot to be seen dead")
         done = verb(here, "logs", "2", "--follow")
         assert "about to 2\n" in done.stdout

@@ -112,7 +112,7 @@ def test_a_live_run_is_refused(here: Path, start_tea: Start) -> None:
     assert f":{process.pid}; wait for it" in verb(here, "pack", code=2).stderr
     assert not (here / ".tea" / "spool" / "packed").exists()
     process.kill()
-    process.wait(90)
+    process.wait(240)
     told = verb(here, "pack", code=2).stderr
     assert "has not ended, so it is not packed" in told
     assert "tea spool cancel" in told

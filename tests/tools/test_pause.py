@@ -75,7 +75,7 @@ class TestLiveRun:
         assert "was paused already" in text(here, "pause")
         assert states(here) == HELD
         assert f"{done['run']}: goes on, 3 jobs wait" in text(here, "unpause")
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=240)
         assert json.loads(out)["values"] == [0, 2, 4, 6, 8, 10]
         assert "was not paused" in text(here, "unpause")
 
@@ -86,12 +86,12 @@ class TestLiveRun:
         workers = [start_tea("worker", ".tea/spool", cwd=here)]
         _says_why(workers[0], done["by"])
         process.send_signal(signal.SIGKILL)  # the request outlives the coordinator
-        process.wait(90)
+        process.wait(240)
         workers.append(start_tea("worker", ".tea/spool", cwd=here))
         _says_why(workers[1], done["by"])
         assert states(here) == ["todo"] * ITEMS
         text(here, "unpause")
-        assert [worker.wait(60) for worker in workers] == [0, 0]
+        assert [worker.wait(240) for worker in workers] == [0, 0]
         assert states(here) == ["done"] * ITEMS
 
     def test_a_paused_run_can_be_cancelled(self, here: Path, start_tea: Start) -> None:
@@ -99,7 +99,7 @@ class TestLiveRun:
         at_item_2(here)
         (done,) = read(here, "pause")
         read(here, "cancel", done["run"])
-        assert process.wait(60) == 130
+        assert process.wait(240) == 130
         assert read(here, "status")["paused"] is None
         assert "nothing to pause" in verb(here, "pause", code=2).stderr
 
@@ -110,7 +110,7 @@ class TestDeadRun:
         at_item_2(here)
         read(here, "pause")
         process.send_signal(signal.SIGKILL)
-        process.wait(90)
+        process.wait(240)
         (here / "block").unlink()
         assert "workers of the spool take no job of it" in text(here, "pause")
         done = tea_cmd("resume", cwd=here)

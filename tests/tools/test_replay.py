@@ -255,7 +255,7 @@ def in_terminal(arguments: list[str], answers: list[str], here: Path) -> tuple[s
             if seen.count("(Pdb) ") > prompts and pending:
                 prompts += 1
                 os.write(master, f"{pending.pop(0)}\n".encode())
-        return seen, process.wait(90)
+        return seen, process.wait(240)
     finally:
         process.kill()
         process.wait()

@@ -176,7 +176,7 @@ def test_from_the_bundle(ended: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": ""}
     done = kit.subprocess.run(
         [sys.executable, "-I", bundled, "spool", "report", "-o", "-"],
-        cwd=ended, env=environment, capture_output=True, text=True, timeout=120, check=False,
+        cwd=ended, env=environment, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert Parsed(done.stdout).data["jobs"]["name"] == [f"{n:04d}-split" for n in range(6)]
@@ -190,7 +190,7 @@ def test_a_run_that_is_going_on(here: Path, start_tea: kit.Start) -> None:
     found = read(here, "report")
     parsed = made(here)
     (here / "block").unlink()
-    process.wait(timeout=90)
+    process.wait(timeout=240)
     assert found["state"] == "running"
     assert [one["state"] for one in found["jobs"]] == ["succeeded", "failed", "running", "succeeded"]
     assert found["jobs"][2]["seconds"] > 0
@@ -201,7 +201,7 @@ def test_a_run_that_is_going_on(here: Path, start_tea: kit.Start) -> None:
 def test_a_run_that_was_killed(here: Path, start_tea: kit.Start) -> None:
     process = start(here, start_tea, items=4, bad=())
     os.kill(process.pid, signal.SIGKILL)
-    process.wait(timeout=90)
+    process.wait(timeout=240)
     kit.wait_until(lambda: read(here, "report")["counts"]["running"] == 0, what="its workers to end, too")
     found = read(here, "report")
     assert found["state"] == "stopped"

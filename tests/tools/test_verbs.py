@@ -129,13 +129,13 @@ class TestStatus:
         assert str(process.pid) in status["coordinator"]
         assert strategy == "process" or "idle" not in shown
         (here / "block").unlink()
-        assert process.wait(90) == 0
+        assert process.wait(240) == 0
         assert read(here, "status")["running"] == []
 
     def test_of_a_crashed_run(self, here: Path, start_tea: Start) -> None:
         process = start(here, start_tea)
         process.send_signal(signal.SIGKILL)
-        process.wait(90)
+        process.wait(240)
         wait_until(lambda: not any(worker["alive"] for worker in read(here, "status")["workers"]))
         status = read(here, "status")
         assert (status["state"], status["coordinator_alive"], status["running"]) == ("stopped", False, [])
@@ -147,12 +147,12 @@ class TestStatus:
     def test_looking_does_not_keep_a_run_from_being_resumed(self, here: Path, start_tea: Start) -> None:
         process = start(here, start_tea)
         process.send_signal(signal.SIGKILL)
-        process.wait(90)
+        process.wait(240)
         (here / "block").unlink()
         watcher = start_tea("spool", "status", "--watch", "--json", cwd=here)
         for _ in range(3):
             assert tea_cmd("resume", cwd=here).returncode == 0
-        watcher.wait(90)
+        watcher.wait(240)
 
     def test_inside_branches(self, here: Path) -> None:
         (here / "w.yaml").write_text(NESTED)
@@ -170,8 +170,8 @@ class TestStatus:
         first = json.loads(watcher.stdout.readline())
         assert first["state"] == "running"
         (here / "block").unlink()
-        assert process.wait(90) == 0
-        out, _ = watcher.communicate(timeout=90)
+        assert process.wait(240) == 0
+        out, _ = watcher.communicate(timeout=240)
         assert json.loads(out.splitlines()[-1])["state"] == "done"
         assert watcher.returncode == 0
 
@@ -290,7 +290,7 @@ class TestShow:
         process = start(here, start_tea)
         assert "state     running (attempt 1)\n" in text(here, "show", "2")
         process.send_signal(signal.SIGKILL)
-        process.wait(90)
+        process.wait(240)
         wait_until(lambda: "state     to do; attempt 1 lost\n" in text(here, "show", "2"))
 
     def test_output_cannot_move_the_cursor(self, here: Path) -> None:

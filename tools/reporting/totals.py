@@ -104,11 +104,14 @@ def histogram(values: Sequence[tuple[float, str]]) -> Histogram:
 
 
 def _place(edges: Sequence[float], value: float) -> int:
-    """The bucket of a value, by bisection; those beyond the ends belong to the last one there."""
+    """The bucket of a value, by bisection; those beyond the ends belong to the last one there.
+
+    Edges are sums and products of floats, durations whole microseconds; the filter of the page rounds as much.
+    """
     low, high = 0, len(edges) - 1
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if edges[middle] <= value else (low, middle)
+        low, high = (middle, high) if edges[middle] - 1e-12 <= value else (low, middle)
     return low
 
 
