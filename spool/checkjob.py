@@ -32,6 +32,9 @@ from spool.job import (
 from spool.layout import CLAIM, QUARANTINED, RESULT, RETRY, TICKETS, FanOutFiles, JobFiles
 from spool.publish import quarantine, read_bytes, read_json
 
+_NUMBERED = {"claim.": CLAIM, "result": RESULT, "retry.": RETRY}
+"""What names that begin so are, if they have a number."""
+
 
 class JobCheck:
     """One look at one job.
@@ -47,6 +50,9 @@ class JobCheck:
         self.exam, self.findings = exam, findings
         self.fanout, self.scope, self.job = fanout, scope, job
         self.files: dict[str, os.stat_result] = {}
+        self._numbers: dict[re.Pattern[str], set[int]] = {pattern: set() for pattern in _NUMBERED.values()}
+        """Of attempts, by what there is of them; what was put aside is not among the results."""
+        self._aside: set[int] = set()
         self.has_fanouts = False
         self._told = False
 
@@ -154,6 +160,11 @@ class JobCheck:
 
     def _types(self) -> None:
         for name, status in self.files.items():
+            if (pattern := _NUMBERED.get(name[:6])) is not None:
+                if match := pattern.fullmatch(name):
+                    self._numbers[pattern].add(int(match[1]))
+                elif match := QUARANTINED.fullmatch(name):
+                    self._aside.add(int(match[1]))
             if stat.S_ISREG(status.st_mode) and ".corrupt" not in name and name != "fanouts":
                 continue  # nearly all
             path = f"{self.job.path}/{name}"
@@ -192,7 +203,7 @@ class JobCheck:
 
     def _differs(self, path: str, digest: object) -> str:
         """Why a file is not the one that was written; empty when it is."""
-        status = self.files.get(os.path.basename(path))
+        status = self._status(path)
         if status is None:
             return "it is missing, or not trusted"
         key = (status.st_dev, status.st_ino)
@@ -205,17 +216,16 @@ class JobCheck:
             self.exam.digests[key] = known
         return "" if known == digest else "it is not what the coordinator wrote (sha256 differs)"
 
-    # -- attempts -------------------------------------------------------------------------------------------------
+    def _status(self, path: str) -> os.stat_result | None:
+        """Of a file of the job that can be trusted."""
+        return self.files.get(path[len(self.job.path) + 1 :])
 
-    def _numbers(self, pattern: re.Pattern[str], beginning: str) -> set[int]:
-        """The numbers of attempts in names that fit; most names are known by their beginning not to."""
-        found = (pattern.fullmatch(name) for name in self.files if name.startswith(beginning))
-        return {int(match[1]) for match in found if match}
+    # -- attempts -------------------------------------------------------------------------------------------------
 
     def _attempts(self, record: JobRecord) -> dict[int, Attempt]:
         """What `job.look` would see, by number."""
-        claims, results = self._numbers(CLAIM, "claim."), self._numbers(RESULT, "result.")
-        nobodys = results | self._numbers(QUARANTINED, "result.")
+        claims, results = self._numbers[CLAIM], self._numbers[RESULT]
+        nobodys = results | self._aside
         attempts = {}
         for number in sorted(claims):
             end = self._ended(record, number) if number in results else None
@@ -277,7 +287,7 @@ class JobCheck:
 
     def _accepted(self, record: JobRecord, attempts: dict[int, Attempt]) -> Ended | None:
         """The accepted result; None when there is none that can be trusted."""
-        status = self.files.get("result.json")
+        status = self._status(self.job.accepted)
         if status is None:
             return None
         attempt = next((a for n, a in attempts.items() if self._is_result(n, status)), None)
@@ -292,7 +302,7 @@ class JobCheck:
         return ended(result) if result is not None else None
 
     def _is_result(self, number: int, status: os.stat_result) -> bool:
-        other = self.files.get(os.path.basename(self.job.result(number)))
+        other = self._status(self.job.result(number))
         return other is not None and os.path.samestat(status, other)
 
     def _untrusted(self, kind: str, path: str, text: str) -> None:
@@ -300,7 +310,7 @@ class JobCheck:
         self.findings.error(kind, path, text, self.scope.resume, self._settle)
 
     def _decide(self, record: JobRecord, attempts: dict[int, Attempt]) -> Decision:
-        forgiven = max(self._numbers(RETRY, "retry."), default=0)
+        forgiven = max(self._numbers[RETRY], default=0)
         return decide(list(attempts.values()), record.policy, self.exam.observer.is_alive, forgiven=forgiven)
 
 

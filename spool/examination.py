@@ -133,11 +133,19 @@ class Examination:
         try:
             with os.scandir(folder) as listing:
                 for entry in listing:
-                    status = _status(entry)
-                    if status is None or self._is_leftover(findings, folder, entry.name, status, live):
+                    name = entry.name
+                    try:
+                        status = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:  # published or removed meanwhile
                         continue
-                    if self._is_trusted(findings, entry.path, status, bool(links and links.fullmatch(entry.name))):
-                        found[entry.name] = status
+                    link = links is not None and links.fullmatch(name) is not None
+                    # Nearly all are plain, and one comparison each tells; the others get a closer look.
+                    plain = name[0] != "." and status.st_uid == self.uid and not status.st_mode & OTHERS_MAY_WRITE
+                    if (plain and not link) or (
+                        not self._is_leftover(findings, folder, name, status, live)
+                        and self._is_trusted(findings, entry.path, status, link)
+                    ):
+                        found[name] = status
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -208,13 +216,6 @@ class Examination:
 
     def _is_young_or_alive(self, pid: int, status: os.stat_result) -> bool:
         return self.is_young(status) or process_exists(pid) or pid in self._worker_pids
-
-
-def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
-    try:
-        return entry.stat(follow_symlinks=False)
-    except FileNotFoundError:  # published or removed meanwhile
-        return None
 
 
 def _remove(path: str) -> bool:
