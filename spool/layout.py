@@ -210,6 +210,9 @@ class RunFiles(NamedTuple):
     def output(self) -> str:
         return f"{self.path}/output.json"
 
+    def interrupt(self, number: int) -> str:
+        return f"{self.path}/interrupt.{number}.json"
+
     @property
     def fanouts(self) -> str:
         return f"{self.path}/fanouts"

@@ -17,7 +17,7 @@ from executors.travel import is_marked, pack, unpack_pickle
 from spool import jsonio
 from spool.errors import CorruptFileError
 from spool.job import sha256
-from spool.layout import safe_name
+from spool.layout import RunFiles, safe_name
 from spool.publish import publish, read_bytes, read_json, unique
 
 _FORMAT = 1
@@ -108,6 +108,26 @@ def save(path: str, checkpoint: Checkpoint) -> str:
         record["pickle_sha256"] = sha256(parcel.pickle)
     publish(path, jsonio.pretty(record))
     return path
+
+
+FAN_OUTS = "fan_outs"
+"""In the config of an interrupt that a run keeps: how many fan-outs the run had begun."""
+
+
+def keep_interrupt(run: RunFiles, checkpoint: Checkpoint) -> None:
+    """Write where a run was interrupted into its record. Raises like `save`."""
+    number = 1
+    while os.path.exists(run.interrupt(number)):
+        number += 1
+    save(run.interrupt(number), checkpoint)
+
+
+def last_interrupt(run: RunFiles) -> Checkpoint | None:
+    """Where a run was interrupted last; None when it never was. Raises SpoolError for a file that is spoiled."""
+    number = 1
+    while os.path.exists(run.interrupt(number)):
+        number += 1
+    return load(run.interrupt(number - 1)) if number > 1 else None
 
 
 def load(path: str) -> Checkpoint:

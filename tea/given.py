@@ -43,7 +43,7 @@ def _one_input(text: str) -> State:
         data = Path(path).read_bytes() if path != "-" else sys.stdin.buffer.read()
     except OSError as error:
         raise InputError(f"--input {text}: {error.strerror}; give a JSON object or the name of a file") from None
-    own = _parsed(data, path)
+    own = _parsed(data, path if path != "-" else "--input -")
     job = JobFiles(os.path.dirname(os.path.abspath(path)))
     if os.path.abspath(path) == job.input and os.path.isfile(job.job):
         shared = _shared_input(job)

@@ -76,6 +76,11 @@ def given_up(job: JobFiles) -> bool:
     return any(read_json(path).get("outcome") == Outcome.TIMED_OUT.value for path in results)
 
 
+def begun(run: RunFiles) -> list[FanOutFiles]:
+    """The fan-outs of a run that a resume could go on from."""
+    return [fanout for fanout in fanouts(run.fanouts) if os.path.exists(fanout.state)]
+
+
 class Run:
     """A run of a workflow, driven by this process.
 
@@ -124,6 +129,10 @@ class Run:
         """Take up this fan-out again: it is the next that the walk comes to."""
         assert self.files is not None
         self.recorder().number = fanouts(self.files.fanouts).index(fanout)
+
+    def go_on_after(self, number: int) -> None:
+        """The first `number` fan-outs are over: the next that the walk comes to follows them."""
+        self.recorder().number = number
 
     def note(self, event: str, **fields: Any) -> None:
         """Write to the journal, if there is one yet."""

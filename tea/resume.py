@@ -1,4 +1,4 @@
-"""Going on with a run: from its last fan-out, and with the results that are there.
+"""Going on with a run: from where the workflow wanted to be interrupted, or from a fan-out and the results it has.
 
 a run in the spool --> its first fan-out with jobs to do, and the state there --> the walk --> how it ended
 """
@@ -16,11 +16,11 @@ from spool.pause import paused, unpause
 from spool.publish import read_bytes, read_json
 from spool.retry import retry_failed as send_failed_back
 from tea.asked import Ended, RunOptions
-from tea.checkpoint import Checkpoint
+from tea.checkpoint import FAN_OUTS, Checkpoint, last_interrupt
 from tea.dialect import Workflow, load_text
 from tea.given import InputError
 from tea.graph import END, START
-from tea.record import Run, who
+from tea.record import Run, begun, who
 from tea.session import FAILURES, Session
 from tea.walk import State
 
@@ -48,10 +48,7 @@ def resume(spool: str, run: str | None, options: RunOptions, retry_failed: bool 
     try:
         if (note := paused(found)) and unpause(found):
             session.warn(f"the run was paused by {note['by']}; it goes on now")
-        fanout = _fan_out_to_resume(found, retry_failed)
-        if fanout is not None:
-            driven.go_back_to(fanout)
-        start = _start_of(found, fanout)
+        start = _start(driven, found, retry_failed)
         driven.note("resumed", by=f"{who()['user']}@{who()['host']}:{os.getpid()}")
     except BaseException:
         driven.close()
@@ -103,15 +100,27 @@ def _recorded_workflow(found: RunFiles, record: dict[str, Any]) -> Workflow:
     return load_text(text, record.get("workflow") or found.workflow, record.get("folder"))
 
 
+def _start(driven: Run, found: RunFiles, retry_failed: bool) -> Checkpoint:
+    """Where to go on: where the workflow was interrupted, if no fan-out came after that, else at a fan-out."""
+    fanout = _fan_out_to_resume(found, retry_failed)
+    number, stop = len(begun(found)), last_interrupt(found)
+    if stop is not None and stop.config.get(FAN_OUTS) == number and not (fanout and tickets.names(fanout, "todo")):
+        driven.go_on_after(number)
+        return stop
+    if fanout is not None:
+        driven.go_back_to(fanout)
+    return _start_of(found, fanout)
+
+
 def _fan_out_to_resume(found: RunFiles, retry_failed: bool) -> FanOutFiles | None:
     """The first fan-out that has jobs to do, among them those that were sent back; else the last that was begun.
 
     What follows it is walked again. Its fan-outs are taken up as they are where their input is the same.
     """
-    begun = [fanout for fanout in runs.fanouts(found.fanouts) if os.path.exists(fanout.state)]
-    for fanout in begun if retry_failed else ():
+    known = begun(found)
+    for fanout in known if retry_failed else ():
         send_failed_back(fanout)
-    return next((fanout for fanout in begun if tickets.names(fanout, "todo")), begun[-1] if begun else None)
+    return next((fanout for fanout in known if tickets.names(fanout, "todo")), known[-1] if known else None)
 
 
 def _start_of(found: RunFiles, fanout: FanOutFiles | None) -> Checkpoint:

@@ -13,6 +13,7 @@ from typing import Any
 from executors import capture
 from executors.policy import ParallelConfig
 from executors.result import ParallelFlowResult
+from executors.travel import PickleValidationError
 from spool import jsonio
 from spool.job import sha256
 from spool.layout import RunFiles
@@ -20,13 +21,13 @@ from spool.patience import patiently
 from spool.publish import publish, replace
 from tea.asked import Ended, RunOptions
 from tea.cancel import Listener, RunCancelledError
-from tea.checkpoint import Checkpoint
+from tea.checkpoint import FAN_OUTS, Checkpoint, keep_interrupt
 from tea.dialect import Workflow, build
 from tea.fanout import FanOuts, known_strategy
 from tea.given import InputError, final_json, shown
 from tea.graph import END, START, FanOut, Graph, nearest
 from tea.plan import Options
-from tea.record import Run, spool_path, who
+from tea.record import Run, begun, spool_path, who
 from tea.stategraph import StateGraph
 from tea.walk import Results, Scope, State
 
@@ -140,6 +141,8 @@ class Session:
                 for event in graph.events(start, scope, until=until):
                     listener.check()
                     outcome = self._take(event) or outcome
+                    if event["type"] == "interrupt" and ended.run is not None:
+                        self._keep_interrupt(ended.run, event)
             if ended.state is not None and ended.run is not None:
                 self._keep_output(ended.run, ended.state)
         except RunCancelledError:
@@ -197,6 +200,14 @@ class Session:
             self.warn(f"cannot write how the run ended: {error}")
         finally:
             record.close()
+
+    def _keep_interrupt(self, run: RunFiles, event: dict[str, Any]) -> None:
+        """Where the workflow wanted to be interrupted, so that a resumed run goes on from there."""
+        try:
+            stop = Checkpoint(event["state"], event["node"], {FAN_OUTS: len(begun(run))}, event["when"])
+            patiently(lambda: keep_interrupt(run, stop), "cannot keep the state", self.warn)
+        except PickleValidationError as error:
+            self.warn(f"the run cannot go on from node '{event['node']}': {error}")
 
     def _keep_output(self, run: RunFiles, state: State) -> None:
         data = final_json(state)

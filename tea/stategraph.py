@@ -62,6 +62,8 @@ class StateGraph(Graph):
         for name in (*interrupt_before, *interrupt_after):
             if name not in self.nodes:
                 raise GraphError(f"interrupt at node '{name}', which does not exist{nearest(name, list(self.nodes))}")
+            if name in self._inside_branches():
+                raise GraphError(f"interrupt at node '{name}', which is in a branch; branches can't be interrupted")
         self.interrupt_before, self.interrupt_after = list(interrupt_before), list(interrupt_after)
         self.checkpoint_dir, self.checkpointer = checkpoint_dir, checkpointer
         if parallel_config is not None:
@@ -86,6 +88,10 @@ class StateGraph(Graph):
                     )
                 if edge.fan_in is not None and not self._ends_at(edge.target, edge.fan_in):
                     raise GraphError(f"the branch from '{edge.target}' never reaches its fan-in '{edge.fan_in}'")
+
+    def _inside_branches(self) -> set[str]:
+        branches = (edge for edges in self.edges.values() for edge in edges if edge.fan_in is not None)
+        return {name for edge in branches for name in self.reachable(edge.target, until=edge.fan_in)}
 
     def _ends_at(self, entry: str, fan_in: str) -> bool:
         names = self.reachable(entry, until=fan_in)

@@ -21,7 +21,7 @@ from executors.attempt import NodeFailure
 from executors.cancel import CancellationToken
 from executors.result import ParallelFlowResult
 from tea.call import call, wanted
-from tea.graph import END, DataFanOut, FanOut, Graph
+from tea.graph import END, START, DataFanOut, FanOut, Graph
 
 RESULTS = "parallel_results"
 
@@ -48,13 +48,22 @@ class Scope:
 
 
 def walk(
-    graph: Graph, state: State, at: str, scope: Scope, *, until: str = END, entered: bool = False, left: bool = False
+    graph: Graph,
+    state: State,
+    at: str,
+    scope: Scope,
+    *,
+    until: str = END,
+    entered: bool = False,
+    left: bool = False,
+    whole: bool = True,
 ) -> Iterator[Event]:
     """Take a state through the graph from node `at` until END or the node `until`, which is not run.
 
     Args:
         entered: an interrupt before `at` has been answered, do not stop there again.
         left: `at` has been run, go on with what follows it.
+        whole: this is the walk of the whole graph, which may be interrupted; a branch can't be.
 
     Yields `state` and `interrupt` events; after an interrupt the walk is over.
     Raises NodeFailure when a node fails, or when nothing leads on.
@@ -72,12 +81,12 @@ def walk(
     while node not in (END, until):
         offered["node"] = node
         if not left:
-            if node in graph.interrupt_before and not entered:
+            if whole and node in graph.interrupt_before and not entered:
                 yield {"type": "interrupt", "node": node, "state": state.copy(), "when": "before"}
                 return
             if _run(graph, node, state, offered):
                 yield {"type": "state", "node": node, "state": state.copy()} if scope.emit else _QUIET
-            if node in graph.interrupt_after:
+            if whole and node in graph.interrupt_after:
                 yield {"type": "interrupt", "node": node, "state": state.copy(), "when": "after"}
                 return
         entered = left = False
@@ -129,7 +138,8 @@ def next_node(graph: Graph, node: str, offered: Mapping[str, Any]) -> str:
         target = edge.cond_map.get(value) if edge.cond_map is not None else edge.target if value else None
         if target is not None:
             return target
-    raise NodeFailure(node, RuntimeError(f"No valid next node found from node '{node}'"))
+    why = "the graph has no entry point" if node == START else "the condition of none of its edges holds"
+    raise NodeFailure(node, RuntimeError(f"No valid next node found from node '{node}': {why}"))
 
 
 def _after(graph: Graph, fan_out: FanOut, state: State, results: Results, offered: Mapping[str, Any]) -> str:
@@ -180,7 +190,7 @@ def run_branch(graph: Graph, state: State, entry: str, exit: str, scope: Scope) 
 
     Raises NodeFailure.
     """
-    for event in walk(graph, state, entry, scope, until=exit):
+    for event in walk(graph, state, entry, scope, until=exit, whole=False):
         if scope.emit is not None and event["type"] == "state":
             scope.emit({**event, "type": "parallel_state", "branch": scope.branch})
     return state

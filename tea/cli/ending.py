@@ -32,7 +32,8 @@ def finish(ended: Ended, out: int, output: str | None, fail_on_branch_errors: bo
         _tell_failure(ended)
         return EXIT_FAILED
     if ended.interrupted_at is not None:
-        say(f"stopped at node '{ended.interrupted_at}', where the workflow wants to be interrupted")
+        again = f". To go on:  {_resume(ended.run)}" if ended.run is not None else ""
+        say(f"stopped at node '{ended.interrupted_at}', where the workflow wants to be interrupted{again}")
         return EXIT_INTERRUPTED
     return EXIT_BRANCHES if ended.failed and fail_on_branch_errors else 0
 

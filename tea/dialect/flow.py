@@ -86,11 +86,17 @@ class _Flow:
 
     def interrupt_names(self) -> None:
         config = self.raw.get("config")
+        branches = self.plan.branches()
+        inside = {name: one.fan_in for one in branches for name in self.plan.within(one.entry, one.fan_in)}
         for key in ("interrupt_before", "interrupt_after"):
             names = config.get(key) if isinstance(config, Mapping) else None
             for index, name in enumerate(names if isinstance(names, list) else ()):
-                if isinstance(name, str):
-                    self.known(("config", key, index), name)
+                if isinstance(name, str) and self.known(("config", key, index), name) and name in inside:
+                    self.error(
+                        ("config", key, index),
+                        f"node '{name}' is in a branch, and branches can't be interrupted",
+                        f"name the node before the fan-out, or its fan-in '{inside[name]}'",
+                    )
 
     def known(self, path: KeyPath, name: str) -> bool:
         if name in self.plan.nodes:

@@ -282,3 +282,15 @@ def test_a_loop_that_nothing_leaves_is_an_error(text: str) -> None:
 def test_a_loop_that_the_run_is_interrupted_in_has_a_way_out() -> None:
     assert warnings("config: {interrupt_after: [b]}\nnodes: [{name: a, goto: b}, {name: b, goto: a}]") == []
     assert warnings("nodes: [{name: a}, {name: b, goto: [{if: state.x, to: a}]}]") == []
+
+
+def test_a_branch_cannot_be_interrupted() -> None:
+    text = """
+    config: {interrupt_before: [m], interrupt_after: [b]}
+    nodes: [{name: a}, {name: b}, {name: m, fan_in: true}]
+    edges: [{from: a, to: [b], parallel: true, fan_in: m}]
+    """
+    assert errors(text) == [
+        "f:2:51: node 'b' is in a branch, and branches can't be interrupted (name the node before the fan-out, or "
+        "its fan-in 'm')"
+    ]

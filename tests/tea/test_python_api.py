@@ -264,6 +264,13 @@ def test_building_wrongly() -> None:
         graph.compile()
     with pytest.raises(ValueError, match="interrupt at node 'c'"):
         line("a").compile(interrupt_before=["c"])
+    branches = line("a", "c")
+    branches.add_node("b")
+    branches.add_fanin_node("join")
+    branches.add_parallel_edge("a", "b", "join")
+    branches.add_edge("b", "join")
+    with pytest.raises(ValueError, match="'b', which is in a branch"):
+        branches.compile(interrupt_after=["b"])
 
 
 # -- interrupts -----------------------------------------------------------------------------------------------------

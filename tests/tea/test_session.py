@@ -163,3 +163,45 @@ def test_warnings_are_told_and_kept(tmp_path: Path, spool_dir: Path) -> None:
     assert read(ended.run.run)["warnings"] == said
     with pytest.raises(ValueError, match="quantum"):
         run(workflow(tmp_path, SMALL, strategy="quantum"), {}, options(spool_dir, strict=True))
+
+
+class TestInterrupts:
+    """`interrupt_before` and `interrupt_after` stop a run; the next resume goes on from there."""
+
+    NODES = (
+        SMALL[0],
+        {"name": "join", "fan_in": True, "run": "return {'sum': parallel_results[0]['v'], 'kept': {1, 2}}"},
+        {"name": "ask", "run": "return {'asked': sorted(state['kept'])}"},
+        {
+            "name": "more",
+            "strategy": {"parallel_each": "{{ state.asked }}"},
+            "run": "return {'w': state['item'] * 10}",
+            "fan_in": "all",
+        },
+        {"name": "all", "fan_in": True, "run": "return {'ws': [r['w'] for r in parallel_results]}"},
+    )
+
+    def test_one_after_the_other(self, tmp_path: Path) -> None:
+        config = {"interrupt_before": ["ask", "all"], "interrupt_after": ["ask"]}
+        flow = load_dict({"name": "w", "config": config, "nodes": list(self.NODES)}, tmp_path)
+        spool = str(tmp_path / "spool")
+        ended = run(flow, {}, options(tmp_path / "spool"))
+        stops = [ended.interrupted_at]
+        while ended.state is None:
+            ended = resume(spool, None, RunOptions())
+            stops.append(ended.interrupted_at)
+        assert stops == ["ask", "ask", "all", None]
+        assert (ended.state["ws"], ended.state["asked"], ended.state["sum"]) == ([10, 20], [1, 2], 1)
+        assert ended.run is not None
+        assert len(list(Path(ended.run.fanouts).iterdir())) == 2
+        assert read(ended.run.run)["outcome"] == "done"
+
+    def test_a_failure_after_one_goes_on_from_there(self, tmp_path: Path) -> None:
+        failing = "import os\nassert os.path.exists(state['log']), 'not yet'\nreturn {'b': state['a']}"
+        nodes = [{"name": "a", "run": "return {'a': state.get('a', 0) + 1}"}, {"name": "b", "run": failing}]
+        flow = load_dict({"name": "w", "config": {"interrupt_before": ["b"]}, "nodes": nodes}, tmp_path)
+        spool, log = str(tmp_path / "spool"), tmp_path / "log"
+        assert run(flow, {"log": str(log)}, options(tmp_path / "spool")).interrupted_at == "b"
+        assert "not yet" in str(resume(spool, None, RunOptions()).error)
+        log.touch()
+        assert resume(spool, None, RunOptions()).state == {"log": str(log), "a": 1, "b": 1}
