@@ -111,7 +111,7 @@ def test_what_an_abandoned_thread_brings_later_is_dropped(thread_world: World) -
 def test_a_process_is_killed_with_its_children_and_its_output_is_kept(process_world: World) -> None:
     """Even when they ignore the polite signal."""
     pids = process_world.folder / "pids"
-    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
     code = f"""
 import os, subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", {stubborn!r}])

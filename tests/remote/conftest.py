@@ -76,6 +76,25 @@ class Farm:
         go = str(self.folder / "go")
         return f"import os, time\nwhile not os.path.exists({go!r}):\n    time.sleep(0.02)\n{code}"
 
+    def until_cut(self) -> str:
+        """Code that waits for `cut`, but for one job on host `one`: until then the run is in its middle."""
+        first, cut = str(self.folder / "first"), str(self.folder / "cut")
+        return (
+            "import os, time\n"
+            f"waits = '/one/work/' not in os.getcwd() + '/'\n"
+            "try:\n"
+            f"    waits or os.close(os.open({first!r}, os.O_CREAT | os.O_EXCL))\n"
+            "except FileExistsError:\n"
+            "    waits = True\n"
+            f"while waits and not os.path.exists({cut!r}):\n"
+            "    time.sleep(0.02)\n"
+            "return {'v': 1}"
+        )
+
+    def cut(self) -> None:
+        """Let those jobs go, as soon as the host that is to be cut off is."""
+        (self.folder / "cut").touch()
+
     def wait_for(self, hosts: int) -> None:
         """Until so many hosts are ready."""
 
@@ -102,7 +121,9 @@ class Farm:
         ]
 
     def events(self, event: str) -> list[dict[str, Any]]:
-        lines = [line for path in self.spool.glob("runs/*/events.jsonl") for line in path.read_text().splitlines()]
+        lines = [
+            line for path in self.spool.glob("runs/*/events.jsonl") for line in path.read_text().split("\n")[:-1]
+        ]
         return [found for line in lines if (found := json.loads(line))["event"] == event]
 
 

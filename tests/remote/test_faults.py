@@ -27,11 +27,11 @@ QUICK = "return {'v': 1}"
 @both_transports
 def test_a_session_killed_in_the_middle(two: Farm) -> None:
     """Row 26: its jobs run elsewhere or again, each has one result, and what ran there has ended."""
-    process = two.start(two.workflow(two.held_back(SLOW), 40))
-    two.let_go(2)
+    process = two.start(two.workflow(two.until_cut(), 40))
     one = two.hosts.hosts[0]
     wait_until(lambda: any(result["host"] == "one" for result in two.results()), what="a result of one")
     one.cut()
+    two.cut()
     out, err = process.communicate(timeout=240)
     assert json.loads(out)["sum"] == 40, err
     assert "host one: the connection was lost" in err
@@ -41,29 +41,31 @@ def test_a_session_killed_in_the_middle(two: Farm) -> None:
 
 @both_transports
 def test_a_host_that_goes_away_for_good(two: Farm) -> None:
-    process = two.start(two.workflow(two.held_back(SLOW), 30))
-    two.let_go(2)
+    process = two.start(two.workflow(two.until_cut(), 30))
     wait_until(lambda: any(result["host"] == "one" for result in two.results()), what="a result of one")
     two.hosts.hosts[0].stop()
+    two.cut()
     out, err = process.communicate(timeout=240)
     assert json.loads(out)["sum"] == 30, err
 
 
 def test_the_only_host_comes_back(farm: Farm) -> None:
     one = farm.host("one")
-    process = farm.start(farm.workflow(SLOW, 20))
-    wait_until(lambda: len(farm.results()) >= 2, what="two results")
+    process = farm.start(farm.workflow(farm.until_cut(), 20))
+    wait_until(farm.results, what="a result")
     one.cut()
+    farm.cut()
     out, err = process.communicate(timeout=240)
     assert json.loads(out)["sum"] == 20, err
 
 
 @both_transports
 def test_when_every_host_is_out_the_run_says_so_and_can_go_on(two: Farm) -> None:
-    process = two.start(two.workflow(SLOW, 40))
-    wait_until(lambda: len(two.results()) >= 2, what="two results")
+    process = two.start(two.workflow(two.until_cut(), 40))
+    wait_until(two.results, what="a result")
     for host in two.hosts.hosts:
         host.stop()
+    two.cut()
     _out, err = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "no host is left to run branches on" in err

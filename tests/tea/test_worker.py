@@ -101,7 +101,7 @@ def test_it_ends_with_its_parent_and_takes_its_jobs_along(spool_dir: Path, tmp_p
     pids = tmp_path / "pid"
     code = (
         f"import os, time\nopen({str(pids)!r}, 'a').write(f'{{os.getpid()}} ')\n"
-        f"if len(open({str(pids)!r}).read().split()) == 1:\n    time.sleep(60)\nreturn {{'v': 1}}"
+        f"if len(open({str(pids)!r}).read().split()) == 1:\n    time.sleep(600)\nreturn {{'v': 1}}"
     )
     run = Coordinator(graph("workers", code, [1]), spool_dir)
     run.start()
@@ -119,7 +119,7 @@ def test_a_worker_that_is_killed_loses_nothing(spool_dir: Path, tmp_path: Path, 
     pids = tmp_path / "pid"
     code = (
         f"import os, time\nopen({str(pids)!r}, 'a').write(f'{{os.getpid()}} ')\n"
-        f"if len(open({str(pids)!r}).read().split()) == 1:\n    time.sleep(60)\nreturn {{'v': state['item']}}"
+        f"if len(open({str(pids)!r}).read().split()) == 1:\n    time.sleep(600)\nreturn {{'v': state['item']}}"
     )
     run = Coordinator(graph("workers", code, [1, 2, 3]), spool_dir)
     run.start()
@@ -135,7 +135,7 @@ def test_a_worker_that_is_killed_loses_nothing(spool_dir: Path, tmp_path: Path, 
 
 
 def test_deadlines_are_kept_by_the_worker(spool_dir: Path) -> None:
-    run = Coordinator(graph("workers", "import time\ntime.sleep(60)", [1], timeout_seconds=0.3), spool_dir)
+    run = Coordinator(graph("workers", "import time\ntime.sleep(600)", [1], timeout_seconds=0.3), spool_dir)
     run.start()
     run.wait_for_jobs(1)
     tea_cmd("worker", spool_dir)
@@ -151,7 +151,7 @@ def test_a_job_that_was_cancelled_meanwhile_is_ended(spool_dir: Path, tmp_path: 
     pids = tmp_path / "pid"
     code = (
         f"import os, time\nif state['item']:\n    open({str(pids)!r}, 'w').write(str(os.getpid()))\n"
-        f"    time.sleep(60)\nwhile not os.path.exists({str(pids)!r}):\n    time.sleep(0.01)\nraise OSError"
+        f"    time.sleep(600)\nwhile not os.path.exists({str(pids)!r}):\n    time.sleep(0.01)\nraise OSError"
     )
     open_spool(str(spool_dir))
     start_tea("worker", spool_dir, "--follow", "--slots", "2")
