@@ -87,6 +87,11 @@ def install() -> Iterator[None]:
             setattr(sys, name, stream)
 
 
+def is_captured() -> bool:
+    """Whether what is printed here belongs to a branch."""
+    return _buffers.get() is not None
+
+
 @contextlib.contextmanager
 def captured(job: JobFiles, attempt: int) -> Iterator[None]:
     """Keep what this context prints as the logs of an attempt. Does nothing where nothing is routed."""

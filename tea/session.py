@@ -5,6 +5,8 @@ workflow, input --> a new run in the spool --> the walk --> how it ended
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -136,7 +138,7 @@ class Session:
         scope = Scope(fan_outs)
         outcome = "interrupted"
         try:
-            with capture.install(), Listener(ended.run, scope.token) as listener:
+            with capture.install(), _logged(self.warn), Listener(ended.run, scope.token) as listener:
                 scope.fan_out = _listening(fan_outs, listener)
                 for event in graph.events(start, scope, until=until):
                     listener.check()
@@ -212,6 +214,29 @@ class Session:
     def _keep_output(self, run: RunFiles, state: State) -> None:
         data = final_json(state)
         patiently(lambda: replace(run.output, data), "cannot keep the final state", self.warn)
+
+
+@contextlib.contextmanager
+def _logged(warn: Callable[[str], None]) -> Iterator[None]:
+    """What tea itself logs during a run (a loop that was cut off) is a warning of the run."""
+    logger, handler = logging.getLogger("tea"), _Warnings(warn)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Warnings(logging.Handler):
+    """Tells log records as warnings; those of a branch go to its own output."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        print(text, file=sys.stderr) if capture.is_captured() else self._tell(text)
 
 
 def _listening(fan_outs: FanOuts, listener: Listener) -> Callable[[Graph, FanOut, State, Scope], Results]:

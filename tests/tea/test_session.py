@@ -205,3 +205,27 @@ class TestInterrupts:
         assert "not yet" in str(resume(spool, None, RunOptions()).error)
         log.touch()
         assert resume(spool, None, RunOptions()).state == {"log": str(log), "a": 1, "b": 1}
+
+
+def test_a_loop_that_is_cut_off_is_a_warning_of_the_run(tmp_path: Path) -> None:
+    loop = {
+        "name": "grow",
+        "type": "while_loop",
+        "condition": "true",
+        "max_iterations": 2,
+        "body": [{"run": "return {'n': state.get('n', 0) + 1}"}],
+    }
+    in_branch = {**loop, "name": "own", "fan_in": False}
+    nodes = [loop, {"name": "s"}, in_branch, {"name": "m", "fan_in": True}]
+    edges = [
+        {"from": "grow", "to": "s"},
+        {"from": "s", "to": ["own"], "parallel": True, "fan_in": "m"},
+    ]
+    flow = load_dict({"name": "w", "nodes": nodes, "edges": edges}, tmp_path)
+    told: list[str] = []
+    ended = run(flow, {}, options(tmp_path / "spool", warn=told.append))
+    assert told == ["while_loop 'grow' stopped after 2 iterations; its condition still holds"]
+    assert ended.run is not None
+    assert read(ended.run.run)["warnings"] == told
+    (log,) = Path(ended.run.path).rglob("stderr.1.log")
+    assert log.read_text() == "while_loop 'own' stopped after 2 iterations; its condition still holds\n"
