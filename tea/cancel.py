@@ -22,17 +22,19 @@ class Listener:
     Args:
         run: the run that this process drives; None for one without a record, which nobody can ask to cancel.
         token: what its fan-outs are cancelled by.
+        anew: whether the run begins, or is taken up: what was asked before is over then.
     """
 
-    def __init__(self, run: RunFiles | None, token: CancellationToken) -> None:
-        self._run, self._token = run, token
+    def __init__(self, run: RunFiles | None, token: CancellationToken, *, anew: bool = True) -> None:
+        self._run, self._token, self._anew = run, token, anew
         self._closed = threading.Event()
         self.by: str | None = None
         """Who asked; None while nobody has."""
 
     def __enter__(self) -> Listener:
         if self._run is not None:
-            forget(self._run)
+            if self._anew:
+                forget(self._run)
             threading.Thread(target=self._listen, args=(self._run,), name="tea-cancel", daemon=True).start()
         return self
 
@@ -40,13 +42,14 @@ class Listener:
         self._closed.set()
 
     def _listen(self, run: RunFiles) -> None:
-        while not self._closed.wait(PERIOD):
+        while self.by is None:
             try:
                 self.by = asked(run)
             except OSError:  # a disk that does not answer now may answer later
-                continue
+                pass
             if self.by is not None:
                 self._token.cancel()
+            elif self._closed.wait(PERIOD):
                 return
 
     def check(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from executors.attempt import NodeFailure
@@ -12,12 +12,15 @@ from executors.callbacks import CallbackManager, ParallelFlowCallback
 from executors.cancel import CancellationToken
 from executors.policy import ParallelConfig
 from tea import checkpoint as checkpoints
+from tea.cancel import Listener, RunCancelledError
 from tea.checkpoint import Checkpoint
 from tea.fanout import FanOuts
-from tea.graph import END, START, Graph, GraphError, nearest
+from tea.graph import END, START, FanOut, Graph, GraphError, nearest
 from tea.plan import Options
 from tea.record import Run, spool_path, who
-from tea.walk import Event, Scope, State, run_branch, walk
+from tea.walk import Event, Results, Scope, State, run_branch, walk
+
+FanOutRunner = Callable[[Graph, FanOut, State, Scope], Results]
 
 
 class StateGraph(Graph):
@@ -139,12 +142,17 @@ class StateGraph(Graph):
         config = {**start.config, **config}
         run = self._record(config)
         scope = self._scope(run, config, stream)
+        if run is not None:
+            scope.fan_out = _listening(scope.fan_out, run)
         outcome = "interrupted"
         try:
             for event in self.events(start, scope):
                 outcome = _OUTCOMES.get(event["type"], outcome)
                 if event["type"] != "state" or stream:
                     yield event
+        except RunCancelledError:
+            outcome = "cancelled"
+            raise
         except Exception:
             outcome = "failed"
             raise
@@ -286,6 +294,19 @@ class StateGraph(Graph):
     def get_circuit_states(self) -> dict[str, dict[str, Any]]:
         """The state of every circuit, by the name of its branch."""
         return self.circuit_registry.get_circuit_states()
+
+
+def _listening(fan_out: FanOutRunner, run: Run) -> FanOutRunner:
+    """Fan-outs that end, and with them the walk, when somebody asks to cancel the run (`tea spool cancel`)."""
+
+    def listening(graph: Graph, one: FanOut, state: State, scope: Scope) -> Results:
+        run.recorder()  # makes the run, so that there is something to listen to
+        with Listener(run.files, scope.token, anew=False) as listener:
+            results = fan_out(graph, one, state, scope)
+        listener.check()
+        return results
+
+    return listening
 
 
 _OUTCOMES = {"final": "done", "error": "failed", "interrupt": "interrupted"}

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support import is_running, tea_cmd, wait_until
-from tests.tools.kit import Start, job, read, run, start, text, verb, write_workflow
+from tests.tools.kit import Start, files_of, job, read, run, start, text, verb, write_workflow
 
 
 @pytest.fixture
@@ -36,6 +38,14 @@ def resume(here: Path) -> Any:
 
 
 class TestLiveRun:
+    def test_dry_run(self, here: Path, start_tea: Start) -> None:
+        process = start(here, start_tea, strategy="thread")
+        (done,) = read(here, "cancel", newest(here), "--dry-run")
+        assert (done["asked"], done["state"], done["jobs"]) == (True, "running", ["001-split/0002-split"])
+        assert "only the whole run can be cancelled" in verb(here, "cancel", "2", "--dry-run", code=1).stderr
+        (here / "block").unlink()
+        assert process.wait(30) == 0
+
     @pytest.mark.parametrize("strategy", ["process", "thread"])
     def test_it_ends_and_its_fan_in_does_not_run(self, here: Path, start_tea: Start, strategy: str) -> None:
         process = start(here, start_tea, "--max-workers", "1", strategy=strategy, ended=2)
@@ -79,6 +89,15 @@ class TestDeadRun:
         process.wait(240)
         wait_until(lambda: read(here, "explain", "2")["state"] == "waiting", what="the slot to be seen dead")
         return here
+
+    def test_dry_run(self, dead: Path) -> None:
+        before = files_of(dead)
+        (done,) = read(dead, "cancel", newest(dead), "--dry-run")
+        assert (done["dry_run"], done["asked"], done["jobs"]) == (True, False, ["001-split/0002-split"])
+        assert "1 job would be cancelled\n  001-split/0002-split" in text(dead, "cancel", newest(dead), "--dry-run")
+        refused = verb(dead, "cancel", "2", "0", "--dry-run", code=1)
+        assert "001-split/0000-split stays as it is: it has ended already (done)" in refused.stderr
+        assert files_of(dead) == before
 
     def test_what_has_not_finished_is_cancelled(self, dead: Path) -> None:
         (done,) = read(dead, "cancel", newest(dead))
@@ -135,3 +154,40 @@ def test_something_must_be_named(here: Path) -> None:
 def run_json(here: Path) -> str:
     (path,) = (here / ".tea" / "spool" / "runs").glob("*/run.json")
     return path.read_text()
+
+
+PROGRAM = """
+import pathlib
+from tea import StateGraph
+from tea.cancel import RunCancelledError
+
+def branch(state, cancel_token):
+    pathlib.Path("begun").touch()
+    cancel_token.wait(60)
+    return {}
+
+graph = StateGraph({})
+graph.add_node("split", run=lambda state: {})
+graph.add_node("branch", run=branch)
+graph.add_fanin_node("join", run=lambda state: pathlib.Path("joined").touch())
+graph.set_entry_point("split")
+graph.add_parallel_edge("split", "branch", "join")
+graph.add_edge("branch", "join")
+graph.set_finish_point("join")
+try:
+    list(graph.compile().invoke({}))
+except RunCancelledError as error:
+    print(error)
+"""
+
+
+def test_a_run_that_a_program_drives(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, "program.py"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as program:
+        wait_until(lambda: (tmp_path / "begun").exists(), what="the branch to begin")
+        (done,) = read(tmp_path, "cancel", newest(tmp_path))
+        out, _ = program.communicate(timeout=60)
+    assert (done["asked"], done["state"]) == (True, "cancelled")
+    assert out.startswith("cancelled by ")
+    assert not (tmp_path / "joined").exists()
