@@ -9,11 +9,15 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support import children_of, kill_all, wait_until
+
+PYTHON = os.path.dirname(os.path.realpath(sys.executable))
+"""Where `python3` is on every host: the one of the tests, without what is installed beside it for them."""
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin:/bin")
 
@@ -171,7 +175,7 @@ class Hosts:
     ) -> Host:
         """A new host, started; with more lines of sshd_config, which come first and win."""
         folder = self.folder / alias
-        folder.mkdir()
+        (folder / "home").mkdir(parents=True)
         keygen(folder / "host_key")
         shutil.copy(f"{self.key}.pub", folder / "authorized_keys")
         reserved = reserve_port()
@@ -188,6 +192,8 @@ class Hosts:
             "KbdInteractiveAuthentication no",
             "PermitRootLogin prohibit-password",
             "MaxStartups 100",
+            # Not what the start files of whoever runs the tests make of it: those may take longer than a session.
+            f"SetEnv HOME={folder / 'home'} PATH={PYTHON}:/usr/local/bin:/usr/bin:/bin",
         ]
         self.hosts.append(host)
         self.names[alias] = host

@@ -12,7 +12,7 @@ A result can therefore come only from a session that lives: none comes late.
     settings   what the user asked for          bootstrap  what runs on the host before tea is there
     frames     messages on a pipe               link       one host: connect, send, receive, connect again
     failures   what ssh's errors mean           feeder     which job goes to which host
-    parcel     what is copied                   fed        the worker on the host
+    parcel     what is copied                   serve, fed the worker on the host
     reply      what comes back                  arrival    what it is sent before its first job
     examine    what hosts are like              cleaning   what runs have left there, by `sweep`
     session    a connection, and its end        openssh    the program that holds it: `ssh`
