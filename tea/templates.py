@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +104,19 @@ def _parse(text: str) -> Any:
     try:
         return _environment().parse(text)
     except TemplateSyntaxError as error:
-        raise TemplateSyntax(error.message or "not a template", error.lineno) from None
+        raise _syntax(error, "not a template") from None
+
+
+def _syntax(error: Any, otherwise: str) -> TemplateSyntax:
+    """Jinja2's error as ours; one about a filter or test that does not exist names the nearest that does."""
+    message = (error.message or otherwise).removesuffix(".")
+    if match := _UNKNOWN.fullmatch(message):
+        known = _environment().filters if match[1] == "filter" else _environment().tests
+        message += nearest(match[2], list(known))
+    return TemplateSyntax(message, error.lineno)
+
+
+_UNKNOWN = re.compile(r"No (filter|test) named '(.+)'")
 
 
 def _whole_expression(text: str) -> str | None:
@@ -128,7 +141,7 @@ def _expression(expression: str, text: str) -> Compiled:
     try:
         compiled = _environment().compile_expression(expression, undefined_to_none=False)
     except TemplateSyntaxError as error:
-        raise TemplateSyntax(error.message or "not an expression", error.lineno) from None
+        raise _syntax(error, "not an expression") from None
     names = _loaded(_parse("{{ (" + expression + "\n) }}"))
     return _guarded(lambda context: compiled(**context), names, text)
 
@@ -139,7 +152,7 @@ def _text(text: str) -> Compiled:
     try:
         template = _environment().from_string(text)
     except TemplateSyntaxError as error:
-        raise TemplateSyntax(error.message or "not a template", error.lineno) from None
+        raise _syntax(error, "not a template") from None
     return _guarded(lambda context: template.render(context), _loaded(_parse(text)), text)
 
 

@@ -137,3 +137,16 @@ def test_jinja_is_not_imported_before_it_is_needed() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("False\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{{ x | upperr }}", r"No filter named 'upperr' \(did you mean 'upper'\?\)$"),
+        ("a {{ x | qqqqq }}", r"No filter named 'qqqqq'$"),
+        ("a {{ x is defind }}", r"No test named 'defind' \(did you mean 'defined'\?\)$"),
+    ],
+)
+def test_a_filter_that_does_not_exist_names_the_nearest(text: str, says: str) -> None:
+    with pytest.raises(TemplateSyntax, match=says):
+        render(text, {"x": 1})
