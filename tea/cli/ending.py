@@ -104,9 +104,18 @@ def _tell_failure(ended: Ended) -> None:
     if ended.traceback and debugging():
         say(ended.traceback.rstrip())
     if ended.run is not None:
-        say(f"to go on from the last fan-out:  {_resume(ended.run)}")
+        say(f"to go on from {_where_to_begin(ended.run)}:  {_resume(ended.run)}")
     if not debugging() and ended.traceback:
         say("TEA_DEBUG=1 shows the traceback")
+
+
+def _where_to_begin(run: RunFiles) -> str:
+    """Where `tea resume` begins, in words."""
+    from tea.record import begun
+
+    if begun(run):
+        return "the last fan-out"
+    return "where it was interrupted" if os.path.exists(run.interrupt(1)) else "its start"
 
 
 def _tell_cancelled(ended: Ended) -> int:

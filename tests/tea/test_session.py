@@ -10,6 +10,7 @@ import pytest
 
 from spool.errors import RunBusyError, UnknownNameError
 from tea.asked import RunOptions
+from tea.cli.ending import finish
 from tea.dialect import load_dict
 from tea.given import InputError, final_json, load_input
 from tea.record import Run
@@ -196,13 +197,16 @@ class TestInterrupts:
         assert len(list(Path(ended.run.fanouts).iterdir())) == 2
         assert read(ended.run.run)["outcome"] == "done"
 
-    def test_a_failure_after_one_goes_on_from_there(self, tmp_path: Path) -> None:
+    def test_a_failure_after_one_goes_on_from_there(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         failing = "import os\nassert os.path.exists(state['log']), 'not yet'\nreturn {'b': state['a']}"
         nodes = [{"name": "a", "run": "return {'a': state.get('a', 0) + 1}"}, {"name": "b", "run": failing}]
         flow = load_dict({"name": "w", "config": {"interrupt_before": ["b"]}, "nodes": nodes}, tmp_path)
         spool, log = str(tmp_path / "spool"), tmp_path / "log"
         assert run(flow, {"log": str(log)}, options(tmp_path / "spool")).interrupted_at == "b"
-        assert "not yet" in str(resume(spool, None, RunOptions()).error)
+        failed = resume(spool, None, RunOptions())
+        assert "not yet" in str(failed.error)
+        assert finish(failed, 1, None, False) == 1
+        assert "tea: to go on from where it was interrupted:  tea resume " in capsys.readouterr().err
         log.touch()
         assert resume(spool, None, RunOptions()).state == {"log": str(log), "a": 1, "b": 1}
 
@@ -229,3 +233,12 @@ def test_a_loop_that_is_cut_off_is_a_warning_of_the_run(tmp_path: Path) -> None:
     assert read(ended.run.run)["warnings"] == told
     (log,) = Path(ended.run.path).rglob("stderr.1.log")
     assert log.read_text() == "while_loop 'own' stopped after 2 iterations; its condition still holds\n"
+
+
+@pytest.mark.parametrize(("nodes", "where"), [([], "its start"), (SMALL, "the last fan-out")])
+def test_a_run_that_fails_says_where_a_resume_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], nodes: list[Any], where: str
+) -> None:
+    flow = workflow(tmp_path, [*nodes, {"name": "bad", "run": "return 1 / 0"}])
+    assert finish(run(flow, {}, options(tmp_path / "spool")), 1, None, False) == 1
+    assert f"tea: to go on from {where}:  tea resume " in capsys.readouterr().err
