@@ -14,6 +14,9 @@ from typing import Any
 from spool.attempts import Decision, Outcome, Verdict, decide
 from spool.facts import Facts, Try
 
+LONGEST = 500
+"""Characters of an error that are told; `tea spool show` has more, and `--json` of it all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
@@ -282,7 +285,7 @@ def _next(facts: Facts, state: str) -> Iterator[tuple[str, str]]:
 def _error(result: Mapping[str, Any]) -> str:
     kind, error = result.get("error_type"), " ".join(str(result.get("error") or "no reason is known").split())
     text = error if not kind or kind in error else f"{kind}: {error}"
-    return text.rstrip(".")
+    return text.rstrip(".") if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def _times(number: int) -> str:

@@ -141,9 +141,10 @@ def coordinator(run: RunFiles) -> str:
 
 
 def runs(spool: SpoolFiles) -> list[RunFiles]:
-    """The runs that have a folder, oldest first."""
+    """The runs that have a folder, oldest first; a link to elsewhere is none, as nothing shall be done there."""
     try:
-        names = sorted(name for name in os.listdir(spool.runs) if is_name(name))
+        with os.scandir(spool.runs) as found:
+            names = sorted(one.name for one in found if is_name(one.name) and one.is_dir(follow_symlinks=False))
     except FileNotFoundError:
         return []
     return [spool.run(name) for name in names]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,9 @@ from spool.finding import Finding, Findings, Severity
 from tea.cli.errors import EXIT_FAILED
 from tea.cli.options import json_option, spool_option, spool_path
 from tools.text import clip, columns
+
+TABLE = 72
+"""Columns of a terminal from which on a table is easier to read than lines."""
 
 SHOWN = 20
 """Findings of one kind that are shown; `--json` has all."""
@@ -49,7 +53,7 @@ def command(folder: str | None, spool: str | None, fix: bool, quick: bool, as_js
     found = examine(path, fix=fix, quick=quick)
     if as_json:
         click.echo(json.dumps(data(path, found), indent=2))
-    elif sys.stdout.isatty():
+    elif sys.stdout.isatty() and shutil.get_terminal_size().columns >= TABLE:
         _print_table(path, found)
     else:
         click.echo("\n".join(lines(path, found)))

@@ -17,6 +17,7 @@ from spool.layout import JobFiles
 from spool.opened import home, is_opened
 from tea.cli.complete import job_names
 from tea.cli.options import json_option, spool_hint, spool_option, spool_path
+from tools.reporting.text import visible
 from tools.text import columns
 
 WIDTH = 100
@@ -67,7 +68,7 @@ def typed(found: Explanation, hint: str) -> list[tuple[str, str]]:
 def lines(facts: Facts, found: Explanation, hint: str) -> Iterator[str]:
     """The explanation for people."""
     yield f"{facts.name}: {found.state.replace('_', ' ')}"
-    head, *story = found.sentences
+    head, *story = map(visible, found.sentences)
     yield from textwrap.wrap(head, WIDTH)
     if story:
         yield ""

@@ -26,7 +26,8 @@ list, show, logs, explain, replay and report read it as before. What changes a r
   tea spool pack 7f3a --keep
   tea spool unpack 7f3a
 
-The pack is compared with the folder, byte by byte, before that goes. Killed at any moment, the same command finishes.
+The pack is read again, all of it, and the folder must not have changed, before that goes. Killed at any moment, the
+same command finishes.
 """
 
 

@@ -149,8 +149,9 @@ def _section(title: str, content: list[str]) -> Iterator[str]:
 
 
 def _values(values: Mapping[str, Any]) -> list[str]:
-    width = max((len(key) for key in values), default=0)
-    found = [f"{key:<{min(width, 24)}}  {shown(value)}" for key, value in list(values.items())[:KEYS]]
+    some = {clip(key, 100): value for key, value in list(values.items())[:KEYS]}
+    width = max((len(key) for key in some), default=0)
+    found = [f"{key:<{min(width, 24)}}  {shown(value)}" for key, value in some.items()]
     return found + ([f"and {len(values) - KEYS} more keys"] if len(values) > KEYS else [])
 
 
@@ -167,7 +168,7 @@ def _attempt(one: AttemptView) -> Iterator[str]:
         node = f" (node '{result['node']}')" if result.get("node") else ""
         code = f" (exit code {result['exit_code']})" if result.get("exit_code") is not None else ""
         yield f"   {kind}{clip(str(result['error']), 300)}{node}{code}"
-    yield from (f"   {line}" for line in users_traceback(str(result.get("traceback") or "")))
+    yield from (f"   {_printable(line)}" for line in users_traceback(str(result.get("traceback") or "")))
     if one.sent_back:
         given = f", with another {', '.join(one.sent_back['input'])}" if one.sent_back.get("input") else ""
         yield f"   sent back by {one.sent_back.get('by')}, {clock(float(one.sent_back.get('at') or 0))}{given}"

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from tools.reporting.text import visible
+
 
 def columns(rows: Sequence[Sequence[str]], align: str) -> Iterator[str]:
     """Rows in columns as wide as their widest cell; an empty row is an empty line. align: `l` or `r` a column."""
@@ -17,8 +19,10 @@ def columns(rows: Sequence[Sequence[str]], align: str) -> Iterator[str]:
 
 
 def clip(text: str, width: int) -> str:
-    """The text in one line, at most `width` characters."""
+    """The text in one line, at most `width` characters, and nothing in it that would move the reader's cursor."""
     line = " ".join(text.split())
+    if not line.isprintable():
+        line = visible(line)
     return line if len(line) <= width else line[: width - 3] + "..."
 
 

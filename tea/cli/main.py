@@ -109,7 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         atexit.register(gc.freeze)  # a process that ends need not tidy its memory, which takes long after many jobs
     try:
         code = cli.main(args=None if argv is None else list(argv), prog_name="tea", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it was closed before we began: `tea ... >&-`
+            sys.stdout.flush()
     except (ReaderGoneError, BrokenPipeError):  # `tea ... | head`
         return quiet_stdout()
     except (KeyboardInterrupt, click.Abort):

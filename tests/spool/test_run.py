@@ -203,6 +203,16 @@ def run(spool: SpoolFiles) -> RunFiles:
     return create_run(spool, "x", {}, b"")
 
 
+def test_a_link_to_elsewhere_is_no_run(spool: SpoolFiles, run: RunFiles, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    os.symlink(tmp_path / "elsewhere", f"{spool.runs}/zz-evil")
+    Path(spool.runs, "zz-file").touch()
+    assert runs(spool) == [run]
+    assert find_run(spool) == run
+    with pytest.raises(UnknownNameError):
+        find_run(spool, "zz-evil")
+
+
 def test_a_second_coordinator_is_refused_and_told_who_the_first_is(run: RunFiles) -> None:
     first = python(HOLDER, run.path)
     assert line(first) == "held"

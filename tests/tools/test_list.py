@@ -67,3 +67,13 @@ def test_csv(here: Path) -> None:
 
 def test_a_time_that_is_none(here: Path) -> None:
     assert "is no span of time" in verb(here, "list", "--slower-than", "long", code=2).stderr
+
+
+def test_an_error_does_not_move_the_cursor(here: Path) -> None:
+    path = job(here, 1) / "result.json"
+    error = "\x1b[31mred\x1b[0m \x1b]0;title\x07 \u202egpj.exe" + " and so on" * 100
+    path.write_text(json.dumps({**json.loads(path.read_text()), "error": error}))
+    for shown in (text(here, "list"), text(here, "status"), text(here, "explain", "1"), text(here, "show", "1")):
+        assert all(letter.isprintable() or letter == "\n" for letter in shown)
+        assert max(map(len, shown.splitlines())) < 600
+    assert read(here, "list", "--state", "failed")[0]["error"] == f"ValueError: {error}"
