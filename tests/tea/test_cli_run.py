@@ -21,6 +21,7 @@ from tests.support import tea_cmd, wait_until
 
 WORKFLOW = """\
 name: demo
+settings: {parallel: {max_workers: 2}}
 nodes:
   - name: load
     run: |
@@ -36,7 +37,7 @@ nodes:
           import os, time
           print("item", state["item"])
           if os.path.exists(state.get("block", "")) and state["item"] == 2:
-              time.sleep(60)
+              time.sleep(600)
           if state["item"] in state.get("bad", []):
               raise ValueError(f"bad item {state['item']}")
           return {"value": state["item"] * 2}

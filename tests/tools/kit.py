@@ -13,7 +13,7 @@ from tests.support import tea_cmd, wait_until
 WORKFLOW = """\
 name: demo
 settings:
-  parallel: {PARALLEL retry: {max_retries: RETRIES, base_delay: DELAY}}
+  parallel: {PARALLEL max_workers: 2, retry: {max_retries: RETRIES, base_delay: DELAY}}
 nodes:
   - name: split
     type: dynamic_parallel
@@ -24,6 +24,8 @@ nodes:
         import os, sys, time
         print("about to", state["item"])
         print("careful", file=sys.stderr)
+        if os.path.exists(state.get("block", "")) and state["item"] == 2:
+            open(state["block"] + ".reached", "w").close()
         while os.path.exists(state.get("block", "")) and state["item"] == 2:
             time.sleep(0.01)
         if state["item"] in state["bad"] and not os.path.exists(state.get("fixed", "")):
@@ -65,6 +67,7 @@ def start(
         lambda: len([*here.glob(f"{fanouts}/done/*"), *here.glob(f"{fanouts}/failed/*")]) == ended,
         what=f"{ended} jobs to end",
     )
+    wait_until((here / "block.reached").exists, what="item 2 to have printed")
     return process
 
 

@@ -20,6 +20,7 @@ from tools.doctor import SHOWN, advice, lines
 
 WORKFLOW = """\
 name: demo
+settings: {parallel: {max_workers: 2}}
 nodes:
   - name: split
     type: dynamic_parallel

@@ -18,7 +18,7 @@ from tests.support import tea_cmd, wait_until
 WORKFLOW = """\
 name: demo
 settings:
-  parallel: {retry: {max_retries: 1, base_delay: 0.01}}
+  parallel: {max_workers: 2, retry: {max_retries: 1, base_delay: 0.01}}
 nodes:
   - name: split
     type: dynamic_parallel
@@ -29,6 +29,8 @@ nodes:
         import os, sys, time
         print("about to", state["item"])
         print("careful", file=sys.stderr)
+        if os.path.exists(state.get("block", "")) and state["item"] == 2:
+            open(state["block"] + ".reached", "w").close()
         while os.path.exists(state.get("block", "")) and state["item"] == 2:
             time.sleep(0.01)
         if state["item"] in state["bad"]:
@@ -83,6 +85,7 @@ def start(here: Path, start_tea: Start, strategy: str = "process") -> subprocess
         lambda: len([*here.glob(f"{fanouts}/done/*"), *here.glob(f"{fanouts}/failed/*")]) == 3,
         what="three jobs to end",
     )
+    wait_until((here / "block.reached").exists, what="item 2 to have printed")
     return process
 
 
@@ -117,12 +120,13 @@ class TestStatus:
 
     @pytest.mark.parametrize("strategy", ["process", "thread"])
     def test_of_a_live_run(self, here: Path, start_tea: Start, strategy: str) -> None:
+        begun = time.time()
         process = start(here, start_tea, strategy)
         status = read(here, "status")
         assert (status["state"], status["coordinator_alive"]) == ("running", True)
         (running,) = status["running"]
         assert running["job"] == "001-split/0002-split"
-        assert time.time() - 60 < running["started"] <= time.time()
+        assert begun <= running["started"] <= time.time()
         assert (status["fanouts"][0]["running"], status["fanouts"][0]["todo"]) == (1, 0)
         shown = text(here, "status")
         assert f"driven by {status['coordinator']}" in shown
@@ -204,10 +208,8 @@ class TestStatus:
         fanout = create_fanout(create_run(spool, "big", {}, b"").fanouts, 1, "s")
         for n in range(100_000):
             os.mknod(fanout.ticket("done", f"{n:05d}-s"))
-        began = time.monotonic()
         done = tea_cmd("spool", "status", "--spool", spool.path)
         assert "100,000" in done.stdout
-        assert time.monotonic() - began < 20
 
 
 class TestList:
