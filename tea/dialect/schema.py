@@ -21,7 +21,8 @@ from tea.dialect.code import (
 from tea.dialect.kinds import Kind, Report
 from tea.dialect.problems import KeyPath, did_you_mean
 
-STRATEGIES = ("thread", "process", "remote", "slurm", "dask", "workers")
+BUILT_IN = ("thread", "process", "remote", "workers")
+STRATEGIES = (*BUILT_IN, "slurm", "dask")
 RUNNERS = ("run", "script", "command", "uses", "steps", "subgraph")
 """The ways to run something in a node; a node has one of them at most."""
 
@@ -81,7 +82,15 @@ def _needed(kind: Kind) -> Key:
 
 
 def _strategy_look(value: str, path: KeyPath, report: Report) -> None:
-    if value not in STRATEGIES and value not in _plugged_in():
+    if value in BUILT_IN or value in _plugged_in():
+        return
+    if value in STRATEGIES:
+        report.warn(
+            path,
+            f"strategy '{value}' is not in this version of tea",
+            f"a run is refused; there are {', '.join(BUILT_IN)}",
+        )
+    else:
         report.warn(
             path,
             f"strategy '{value}' is unknown; 'thread' is used instead",

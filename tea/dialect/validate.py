@@ -31,7 +31,26 @@ def validate(raw: Mapping[str, Any], report: Report, path: KeyPath = ()) -> None
     for n, one in _mappings(data.get("imports")):
         if ("path" in one) == ("package" in one):
             report.error((*path, "imports", n), "an import has either 'path' or 'package'")
+    _hosts(data, path, report)
     check_flow(data, path, report)
+
+
+def _hosts(data: dict[str, Any], path: KeyPath, report: Report) -> None:
+    """The strategy `remote` needs hosts. A warning, for a run may choose another one."""
+    settings = data.get("settings")
+    parallel = settings.get("parallel") if isinstance(settings, dict) else None
+    parallel = parallel if isinstance(parallel, dict) else {}
+    if isinstance(remote := parallel.get("remote"), dict) and remote.get("hosts"):
+        return
+    wanted: list[tuple[KeyPath, Any]] = [(("settings", "parallel", "strategy"), parallel.get("strategy"))]
+    for kind in ("nodes", "edges"):
+        wanted += [
+            ((kind, n, "parallel_strategy"), one.get("parallel_strategy")) for n, one in _mappings(data.get(kind))
+        ]
+    for where, strategy in wanted:
+        if strategy == "remote":
+            hint = "name them under settings.parallel.remote.hosts"
+            report.warn((*path, *where), "strategy 'remote' has no hosts", hint)
 
 
 def _mappings(value: Any) -> list[tuple[int, dict[str, Any]]]:

@@ -292,3 +292,27 @@ def test_valid_workflow_has_no_problems() -> None:
 def test_output_beside_fan_in_is_a_warning() -> None:
     node = "{name: a, type: dynamic_parallel, items: [1], action: {run: x = 1}, fan_in: m, output: y}"
     assert "'output' is not used beside 'fan_in'" in warnings(f"nodes: [{node}, {{name: m, fan_in: true}}]")[0]
+
+
+FAN_OUT = "nodes: [{name: a, parallel_each: [1], run: x = 1, fan_in: m%s}, {name: m, fan_in: true}]"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "settings: {parallel: {strategy: slurm}}\n" + FAN_OUT % "",
+            "f:1:33: warning: strategy 'slurm' is not in this",
+        ),
+        (
+            "settings: {parallel: {strategy: remote}}\n" + FAN_OUT % "",
+            "f:1:33: warning: strategy 'remote' has no hosts",
+        ),
+        (FAN_OUT % ", parallel_strategy: remote", "f:1:81: warning: strategy 'remote' has no hosts"),
+    ],
+)
+def test_a_strategy_that_a_run_would_refuse_is_a_warning(text: str, says: str) -> None:
+    (warning,) = load_text(text, "f").problems
+    assert str(warning).startswith(says)
+    hosts = "settings: {parallel: {remote: {hosts: [h]}}}\n"
+    assert load_text(hosts + FAN_OUT % ", parallel_strategy: remote", "f").problems == []
