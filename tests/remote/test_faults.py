@@ -194,10 +194,12 @@ def test_a_full_disk_on_one_host(two: Farm) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m,mode=700", "tmpfs", small], check=True)
     try:
         code = "import time\nopen('filler', 'ab').write(b'x' * 4_000_000)\ntime.sleep(0.05)\nreturn {'v': 1}"
-        ran = two.run(two.workflow(code, 30))
-        assert [error for error in ran.state["errors"] if error] == []
-        assert ran.state["sum"] == 30
-        assert "disk is full" in ran.err
+        process = two.start(two.workflow(two.held_back(code), 30))
+        two.let_go(2)
+        out, err = process.communicate(timeout=240)
+        assert [error for error in json.loads(out)["errors"] if error] == []
+        assert json.loads(out)["sum"] == 30
+        assert "disk is full" in err
     finally:
         subprocess.run(["umount", "--lazy", small], check=True)  # what ends there may hold it a moment longer
 

@@ -244,10 +244,12 @@ def test_a_full_disk_on_one_host(spread: Farm) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m,mode=700", "tmpfs", small], check=True)
     try:
         code = "import time\nopen('filler', 'ab').write(b'x' * 4_000_000)\ntime.sleep(0.05)\nreturn {'v': 1}"
-        ran = spread.run(spread.workflow(code, 20))
-        assert [error for error in ran.state["errors"] if error] == []
-        assert ran.state["sum"] == 20
-        assert "disk is full" in ran.err
+        process = spread.start(spread.workflow(spread.held_back(code), 20))
+        spread.let_go(2)
+        out, err = process.communicate(timeout=240)
+        assert [error for error in json.loads(out)["errors"] if error] == []
+        assert json.loads(out)["sum"] == 20
+        assert "disk is full" in err
     finally:
         subprocess.run(["umount", "--lazy", small], check=True)
 
