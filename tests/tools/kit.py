@@ -35,6 +35,25 @@ nodes:
         for r in parallel_results]}'}
 """
 
+NESTED = """\
+nodes:
+  - {name: start, run: 'return {}'}
+  - {name: left, run: 'return {}'}
+  - name: right
+    type: dynamic_parallel
+    items: [1, 2, 3]
+    fan_in: inner
+    action: {run: 'return {}'}
+  - {name: inner, fan_in: true, run: 'return {}'}
+  - {name: merge, fan_in: true, run: 'return {}'}
+edges:
+  - {from: __start__, to: start}
+  - {from: start, to: [left, right], parallel: true, fan_in: merge}
+  - {from: left, to: merge}
+  - {from: inner, to: merge}
+"""
+"""A fan-out whose branch `right` fans out again."""
+
 Start = Callable[..., "subprocess.Popen[str]"]
 
 

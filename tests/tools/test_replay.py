@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import clean_env, tea_argv, tea_cmd
-from tests.tools.kit import WORKFLOW, files_of, job, read, run, text, verb, write_workflow
+from tests.tools.kit import NESTED, WORKFLOW, files_of, job, read, run, text, verb, write_workflow
 
 
 @pytest.fixture
@@ -280,24 +280,6 @@ edges:
   - {from: start, to: [left, right], parallel: true, fan_in: merge}
   - {from: left, to: merge}
   - {from: right, to: merge}
-"""
-
-NESTED = """\
-nodes:
-  - {name: start, run: 'return {}'}
-  - {name: left, run: 'return {}'}
-  - name: right
-    type: dynamic_parallel
-    items: [1, 2, 3]
-    fan_in: inner
-    action: {run: 'return {}'}
-  - {name: inner, fan_in: true, run: 'return {}'}
-  - {name: merge, fan_in: true, run: 'return {}'}
-edges:
-  - {from: __start__, to: start}
-  - {from: start, to: [left, right], parallel: true, fan_in: merge}
-  - {from: left, to: merge}
-  - {from: inner, to: merge}
 """
 
 OWN_TOOLS = """\

@@ -5,100 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support import tea_cmd, wait_until
-
-WORKFLOW = """\
-name: demo
-settings:
-  parallel: {max_workers: 2, retry: {max_retries: 1, base_delay: 0.01}}
-nodes:
-  - name: split
-    type: dynamic_parallel
-    items: "{{ state.items }}"
-    fan_in: merge
-    action:
-      run: |
-        import os, sys, time
-        print("about to", state["item"])
-        print("careful", file=sys.stderr)
-        if os.path.exists(state.get("block", "")) and state["item"] == 2:
-            open(state["block"] + ".reached", "w").close()
-        while os.path.exists(state.get("block", "")) and state["item"] == 2:
-            time.sleep(0.01)
-        if state["item"] in state["bad"]:
-            raise ValueError(f"bad item {state['item']}")
-        return {"value": state["item"] * 2}
-  - {name: merge, fan_in: true, run: 'return {"done": True}'}
-"""
-
-NESTED = """\
-nodes:
-  - {name: start, run: 'return {}'}
-  - {name: left, run: 'return {}'}
-  - name: right
-    type: dynamic_parallel
-    items: [1, 2, 3]
-    fan_in: inner
-    action: {run: 'return {}'}
-  - {name: inner, fan_in: true, run: 'return {}'}
-  - {name: merge, fan_in: true, run: 'return {}'}
-edges:
-  - {from: __start__, to: start}
-  - {from: start, to: [left, right], parallel: true, fan_in: merge}
-  - {from: left, to: merge}
-  - {from: inner, to: merge}
-"""
-
-Start = Callable[..., "subprocess.Popen[str]"]
+from tests.tools.kit import NESTED, Start, read, run, start, text, write_workflow
 
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
-    (tmp_path / "w.yaml").write_text(WORKFLOW)
+    write_workflow(tmp_path)
     return tmp_path
-
-
-def state(here: Path, items: int = 4, bad: tuple[int, ...] = (1,), block: bool = False) -> str:
-    return json.dumps({"items": list(range(items)), "bad": bad, "block": str(here / "block") if block else ""})
-
-
-def run(here: Path, *arguments: str, **given: Any) -> None:
-    done = tea_cmd("run", "w.yaml", "--input", state(here, **given), "--strategy", "process", *arguments, cwd=here)
-    assert done.returncode == 0, done.stderr
-
-
-def start(here: Path, start_tea: Start, strategy: str = "process") -> subprocess.Popen[str]:
-    """A run in which everything has ended but item 2."""
-    (here / "block").touch()
-    arguments = ("--input", state(here, block=True), "--strategy", strategy, "--progress", "none")
-    process = start_tea("run", "w.yaml", *arguments, cwd=here)
-    fanouts = ".tea/spool/runs/*/fanouts/*"
-    wait_until(
-        lambda: len([*here.glob(f"{fanouts}/done/*"), *here.glob(f"{fanouts}/failed/*")]) == 3,
-        what="three jobs to end",
-    )
-    wait_until((here / "block.reached").exists, what="item 2 to have printed")
-    return process
-
-
-def read(here: Path, *arguments: str) -> Any:
-    done = tea_cmd("spool", *arguments, "--json", cwd=here)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def text(here: Path, *arguments: str) -> str:
-    done = tea_cmd("spool", *arguments, cwd=here)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 class TestStatus:
@@ -121,7 +40,7 @@ class TestStatus:
     @pytest.mark.parametrize("strategy", ["process", "thread"])
     def test_of_a_live_run(self, here: Path, start_tea: Start, strategy: str) -> None:
         begun = time.time()
-        process = start(here, start_tea, strategy)
+        process = start(here, start_tea, strategy=strategy)
         status = read(here, "status")
         assert (status["state"], status["coordinator_alive"]) == ("running", True)
         (running,) = status["running"]
@@ -247,7 +166,7 @@ class TestShow:
         run(here)
         shown = text(here, "show", "1")
         assert "state     failed\n" in shown
-        assert "\ninput\n  item   1\n  index  1\n  and, shared with its siblings: items, bad, block\n" in shown
+        assert "\ninput\n  item   1\n  index  1\n  and, shared with its siblings: items, bad, block, fixed\n" in shown
         assert shown.count("ValueError: bad item 1 (node 'split')") == 2
         assert "stdout (11 B)\n  about to 1\n" in shown
         assert "stderr (8 B)\n  careful\n" in shown
@@ -272,7 +191,7 @@ class TestShow:
         assert (job["state"], job["input"], job["shared"]) == (
             "failed",
             {"item": 1, "index": 1},
-            ["bad", "block", "items"],
+            ["bad", "block", "fixed", "items"],
         )
         assert job["result"]["error"] == "bad item 1"
         assert job["stdout"]["tail"] == ["about to 1"]
@@ -280,7 +199,7 @@ class TestShow:
     def test_a_big_shared_state_is_folded(self, here: Path) -> None:
         run(here, items=500, bad=())
         shown = text(here, "show", "7")
-        assert "shared with its siblings (base.json): items, bad, block\n" in shown
+        assert "shared with its siblings (base.json): items, bad, block, fixed\n" in shown
         assert "499" not in shown
 
     def test_who_sent_it_back(self, here: Path) -> None:
