@@ -284,11 +284,13 @@ class TestMap:
             next(results)
 
     def test_a_timeout(self, executor: SpoolExecutor, tmp_path: Path) -> None:
-        results = executor.map(until, [str(tmp_path), str(tmp_path / "go")], ["first", "second"], timeout=1)
-        assert next(results) == "first"
-        with pytest.raises(TimeoutError):
-            next(results)
-        (tmp_path / "go").touch()
+        results = executor.map(until, [str(tmp_path), str(tmp_path / "go")], ["first", "second"], timeout=5)
+        try:
+            assert next(results) == "first"
+            with pytest.raises(TimeoutError):
+                next(results)
+        finally:
+            (tmp_path / "go").touch()
 
     def test_a_buffer_takes_no_more_items_than_it_holds(self, executor: SpoolExecutor) -> None:
         taken: list[int] = []
