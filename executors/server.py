@@ -91,7 +91,8 @@ def warm_up(*modules: str) -> None:
 
     Does nothing when it runs already.
     """
-    set_forkserver_preload(["executors.undertaker", "executors.slot", "executors.held_slot", *modules, "executors.warm"])
+    ours = ["executors.undertaker", "executors.slot", "executors.held_slot"]
+    set_forkserver_preload([*ours, *modules, "executors.warm"])
     start_server()
 
 
