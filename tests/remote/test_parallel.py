@@ -126,10 +126,16 @@ def test_fail_fast_ends_what_runs_there(spread: Farm) -> None:
 
 def test_a_host_cut_off_in_the_middle(spread: Farm) -> None:
     """Rows 25 and 26: all jobs are done, and each has one result."""
-    process = spread.start(spread.workflow("import time; time.sleep(0.2); return {'v': 1}", 40))
-    one = spread.hosts.hosts[0]
+    one, stop, first = spread.hosts.hosts[0], spread.folder / "stop", spread.folder / "first"
+    code = (  # the first job there ends, so that it has a result; all others last until the host is gone
+        f"import os\nif os.getcwd().startswith({str(one.workdir)!r}):\n    try:\n"
+        f"        open({str(first)!r}, 'x').close()\n        return {{'v': 1}}\n"
+        "    except FileExistsError:\n        pass\n"
+    )
+    process = spread.start(spread.workflow(code + WAIT.format(stop=str(stop)), 40))
     wait_until(lambda: any(result["host"] == "one" for result in spread.results()), what="a result of one")
     one.stop()
+    stop.touch()
     out, err = process.communicate(timeout=240)
     assert json.loads(out)["sum"] == 40, err
     assert "host one:" in err
