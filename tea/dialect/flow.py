@@ -7,7 +7,7 @@ exist; a misspelled target would otherwise show up as a dozen follow-up errors.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tea.dialect.kinds import Report
@@ -85,18 +85,24 @@ class _Flow:
             self.fan_in((*path, "fan_in"), edge["fan_in"])
 
     def interrupt_names(self) -> None:
-        config = self.raw.get("config")
         branches = self.plan.branches()
         inside = {name: one.fan_in for one in branches for name in self.plan.within(one.entry, one.fan_in)}
+        for path, name in self.interrupts():
+            if self.known(path, name) and name in inside:
+                self.error(
+                    path,
+                    f"node '{name}' is in a branch, and branches can't be interrupted",
+                    f"name the node before the fan-out, or its fan-in '{inside[name]}'",
+                )
+
+    def interrupts(self) -> Iterator[tuple[KeyPath, str]]:
+        """The nodes that a run is interrupted at, and where that stands."""
+        config = self.raw.get("config")
         for key in ("interrupt_before", "interrupt_after"):
             names = config.get(key) if isinstance(config, Mapping) else None
             for index, name in enumerate(names if isinstance(names, list) else ()):
-                if isinstance(name, str) and self.known(("config", key, index), name) and name in inside:
-                    self.error(
-                        ("config", key, index),
-                        f"node '{name}' is in a branch, and branches can't be interrupted",
-                        f"name the node before the fan-out, or its fan-in '{inside[name]}'",
-                    )
+                if isinstance(name, str):
+                    yield ("config", key, index), name
 
     def known(self, path: KeyPath, name: str) -> bool:
         if name in self.plan.nodes:
@@ -231,9 +237,7 @@ class _Flow:
 
     def endless_loops(self) -> None:
         """Nodes that go round without a way out. One that the run is interrupted at has one."""
-        config = self.raw.get("config")
-        stops = config if isinstance(config, Mapping) else {}
-        interrupts = {name for key in ("interrupt_before", "interrupt_after") for name in stops.get(key) or ()}
+        interrupts = {name for _, name in self.interrupts()}
         scopes = [(START, END), *((branch.entry, branch.fan_in) for branch in self.plan.branches())]
         for entry, exit in scopes:
             inside = [name for name in self.plan.within(entry, exit) if name in self.plan.nodes]

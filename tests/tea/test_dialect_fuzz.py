@@ -25,7 +25,7 @@ FULL: dict[str, Any] = {
         },
         "spool": {"dir": "x"},
     },
-    "config": {"interrupt_before": ["a"], "max_workers": 2},
+    "config": {"interrupt_before": ["m"], "max_workers": 2},
     "imports": [],
     "nodes": [
         {"name": "s", "goto": [{"if": "state.x", "to": "f"}, {"to": "f"}]},
