@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 from executors.cancel import CancellationToken
+from executors.threads import run_in_thread
 from spool.cancel import asked, forget
 from spool.layout import RunFiles
 
@@ -35,7 +37,7 @@ class Listener:
         if self._run is not None:
             if self._anew:
                 forget(self._run)
-            threading.Thread(target=self._listen, args=(self._run,), name="tea-cancel", daemon=True).start()
+            run_in_thread(partial(self._listen, self._run))
         return self
 
     def __exit__(self, *_: object) -> None:
