@@ -54,6 +54,7 @@ class _Try:
     began: float = 0.0
     deadline: float | None = None
     ran: attempts.Ran | None = None
+    """What came of it; None also when another process has claimed it."""
     abandoned: bool = False
 
     def limited_by_attempt(self, policy: Policy) -> bool:
@@ -241,15 +242,14 @@ class _Execution:
 
     def _work(self, trial: _Try) -> None:
         try:
-            trial.ran = self._run(trial)
+            if not self.recorded or self._claim(trial):
+                trial.ran = self._run(trial)
         except Exception as error:  # the record could not be read or written: the branch fails with that reason
             trial.ran = attempts.run(raising(error), self.board.states[trial.index])
         self.outbox.put(trial)
 
     def _run(self, trial: _Try) -> attempts.Ran:
-        board, i = self.board, trial.index
-        if self.recorded and not self._claim(trial):
-            raise FileExistsError(f"{board.job(i).claim(trial.attempt)}: another process claimed this attempt")
+        board = self.board
         ran = self.context_vars.copy().run(self._call, trial)
         if self.recorded and not trial.abandoned:
             what = f"cannot write results in {board.fanout.path}"
@@ -294,9 +294,18 @@ class _Execution:
         if self.running.get(trial.index) is not trial:
             return  # given up: what it brings now is dropped
         del self.running[trial.index]
-        ran = trial.ran
-        assert ran is not None
-        self._settle(trial, ran)
+        if trial.ran is not None:
+            self._settle(trial, trial.ran)
+        else:
+            self._taken(trial.index)
+
+    def _taken(self, i: int) -> None:
+        """Another process has claimed this attempt: it took us for dead while we were stopped. What it makes of the
+        branch counts.
+        """
+        self.board.circuits.count(i, Outcome.CANCELLED)
+        self.elsewhere.add(i)
+        self._next_look = 0.0
 
     def _settle(self, trial: _Try, ran: attempts.Ran) -> None:
         board, i = self.board, trial.index

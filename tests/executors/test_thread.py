@@ -11,7 +11,11 @@ import pytest
 from executors.base import FanOutContext, Flow
 from executors.policy import ParallelConfig, RetryPolicy
 from executors.thread import ThreadExecutor, default_workers
+from spool import job as jobs
+from spool.claim import try_claim
+from spool.layout import JobFiles
 from spool.run import create_fanout, open_spool
+from spool.worker import Worker
 from tests.support import wait_until
 
 
@@ -122,3 +126,30 @@ def test_a_record_that_a_full_disk_refuses_is_written_later(spool_dir: Path, mon
 
 def test_how_many_threads_by_default() -> None:
     assert 1 < default_workers() <= 32
+
+
+def test_a_branch_that_another_process_has_begun_meanwhile_is_not_begun_again(spool_dir: Path) -> None:
+    """Row 3, for threads: who was stopped, and comes back, finds that others have gone on."""
+    given = context(spool_dir)
+    assert given.spool is not None
+    assert given.fanout is not None
+    ran: list[str] = []
+    with Worker(given.spool) as other:
+
+        def stopped(state: Any, token: Any, job: JobFiles | None) -> Any:
+            """While the other branch waits for this one's slot, a worker takes it."""
+            assert job is not None
+            theirs = JobFiles(job.path.replace("0000-a", "0001-b"))
+            record = jobs.read_job(theirs)
+            assert try_claim(theirs, 1, other.text)
+            result = {"job": theirs.name, "attempt": 1, "input_sha256": record.input_sha256, "outcome": "succeeded"}
+            more = {"success": True, "started": 1.0, "seconds": 0.5, "state": {"by": "another"}}
+            assert jobs.finish(given.fanout, theirs, record, 1, {**result, **more})
+            return {"by": "this"}
+
+        flows = [Flow("a", stopped, "a"), flow("b", lambda state, token: ran.append("b"))]
+        config = ParallelConfig(retry_policy=RetryPolicy(3, base_delay=0.0))
+        results = ThreadExecutor(1, given).execute(flows, [{}, {}], config)
+    assert [result.state for result in results] == [{"by": "this"}, {"by": "another"}]
+    assert ran == []
+    assert [path.name for path in Path(given.fanout.jobs).glob("*/claim.*")] == ["claim.1", "claim.1"]
