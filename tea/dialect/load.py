@@ -113,7 +113,7 @@ def read_text(text: str, name: str = "") -> Loaded:
     try:
         data, root = reader.document()
     except yaml.MarkedYAMLError as error:
-        raise WorkflowError([_not_yaml(name, error)]) from None
+        raise WorkflowError([_not_yaml(name, text, error)]) from None
     except yaml.YAMLError as error:  # a character YAML does not allow: it has an offset but no mark
         offset = int(getattr(error, "position", 0) or 0)
         line = text.count("\n", 0, offset) + 1
@@ -134,10 +134,13 @@ _REMEDIES = (
 )
 
 
-def _not_yaml(name: str, error: yaml.MarkedYAMLError) -> Problem:
+def _not_yaml(name: str, text: str, error: yaml.MarkedYAMLError) -> Problem:
     mark, began = error.problem_mark or error.context_mark, error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     message = " ".join(part for part in (error.context, error.problem) if part)
+    here = "".join(text.split("\n")[line - 1 : line])
+    if here[column - 1 : column] == "\t":  # libyaml does not say which character
+        message = message.replace("found character that", "found a tab character that")
     remedy = next((hint for part, hint in _REMEDIES if part in message), "")
     if began is not None and began.line + 1 < line:
         remedy = f"{remedy}; what is wrong begins in line {began.line + 1}".removeprefix("; ")

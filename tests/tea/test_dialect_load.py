@@ -39,6 +39,7 @@ def refusal(text: str) -> str:
         (NODES + "  bad: [1,\n", "3:3", "look at the indentation"),
         ("name: a: b\n", "1:8", "in quotes"),
         ("name: \tx\n\tnodes: 3\n", "2:1", "not with tabs"),
+        ("nodes:\n\t- x\n", "2:1", "not with tabs"),
         (NODES + "    run: 'x\n\n", "5:1", "is not closed; what is wrong begins in line 3"),
         ("variables: &a [*a]\n" + NODES, "1:16", "alias '*a'"),
         ("variables: {<<: 3}\n" + NODES, "1:17", "'<<' merges mappings only"),
