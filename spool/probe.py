@@ -61,6 +61,7 @@ class Partner:
         """
         make = MAKERS[kind]
         source = _source(self._folder, "here")
+        make(source, f"{self._folder}/{kind}.alone", "here")  # in a race the other may be first every time
         outcome = []
         for number in range(rounds):
             path = f"{self._folder}/{kind}.{number}"
