@@ -50,7 +50,8 @@ def test_strategies_with_a_worker(spool_dir: Path, start_tea: Any) -> None:
     text = json.dumps({"with_workers": True})
     example = EXAMPLES / "parallel_strategies_demo.yaml"
     coordinator = start_tea("run", example, "--input", text, "--spool", spool_dir, cwd=spool_dir.parent)
-    wait_until(lambda: list(spool_dir.glob("runs/*/fanouts/003-shared/todo/*")), what="jobs for workers")
+    todo = "runs/*/fanouts/003-shared/todo/*"
+    wait_until(lambda: len(list(spool_dir.glob(todo))) == 3, what="all jobs: the worker ends when it finds none")
     worker = support.tea_cmd("worker", spool_dir, "--until-empty", cwd=spool_dir.parent)
     out, err = coordinator.communicate(timeout=240)
     assert worker.returncode == coordinator.returncode == 0, err

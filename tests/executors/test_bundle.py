@@ -70,7 +70,8 @@ def test_it_runs_workflows(program: Path, tmp_path: Path, strategy: str) -> None
 def test_it_works_for_another_tea(program: Path, tmp_path: Path, start_tea: object) -> None:
     (tmp_path / "w.yaml").write_text(WORKFLOW)
     coordinator = start_tea("run", "w.yaml", "--strategy", "workers", cwd=tmp_path)  # type: ignore[operator]
-    wait_until(lambda: list(tmp_path.glob(".tea/spool/runs/*/fanouts/*/todo/*")), what="jobs")
+    todo = ".tea/spool/runs/*/fanouts/*/todo/*"
+    wait_until(lambda: len(list(tmp_path.glob(todo))) == 3, what="all jobs: the worker ends when it finds none")
     assert run(program, "worker", cwd=tmp_path).returncode == 0
     out, err = coordinator.communicate(timeout=240)
     assert json.loads(out) == {"sum": 12}, err
@@ -84,7 +85,7 @@ def files_of(program: Path, code: str) -> list[str]:
     """Which file each module comes from that the program imports for a piece of code."""
     show = "print(*(f for m in sys.modules.values() if program in (f := getattr(m, '__file__', '') or '')))"
     code = f"import sys; program = {str(program)!r}; sys.path.insert(0, program); {code}; {show}"
-    done = subprocess.run([*BARE, "-c", code], env={}, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([*BARE, "-c", code], env={}, capture_output=True, text=True, timeout=240, check=True)
     return done.stdout.split()
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import threading
@@ -14,6 +15,8 @@ from executors.result import ParallelFlowResult
 from tests.support import wait_until
 
 CONTEXT = ParallelFlowContext("left", "merge", {"n": 1}, 0.0)
+PATIENT = 240.0
+"""Seconds for a callback that does not hang: however late its thread gets its turn."""
 RESULT = ParallelFlowResult.from_success("left", {}, 1.0)
 
 
@@ -62,7 +65,7 @@ def hanging() -> Iterator[Hanging]:
 
 def test_every_event_reaches_every_callback_with_its_arguments() -> None:
     recorders = [Recorder(), Recorder()]
-    manager = CallbackManager(recorders)
+    manager = CallbackManager(recorders, timeout=PATIENT)
     error = ValueError("x")
     manager.fire_flow_start(CONTEXT)
     manager.fire_flow_error(CONTEXT, error, 0)
@@ -90,7 +93,7 @@ def test_methods_are_optional() -> None:
             self.n += 1
 
     callback = OnlyStart()
-    manager = CallbackManager([callback, object()])
+    manager = CallbackManager([callback, object()], timeout=PATIENT)
     manager.fire_flow_start(CONTEXT)
     manager.fire_flow_complete(CONTEXT, RESULT)
     assert callback.n == 1
@@ -102,12 +105,12 @@ def test_the_protocol_can_be_checked_and_inherited() -> None:
 
     assert isinstance(Recorder(), ParallelFlowCallback)
     assert not isinstance(Broken(ValueError()), ParallelFlowCallback)
-    CallbackManager([Quiet()], error_policy="raise").fire_flow_complete(CONTEXT, RESULT)
+    CallbackManager([Quiet()], timeout=PATIENT, error_policy="raise").fire_flow_complete(CONTEXT, RESULT)
 
 
 def test_callbacks_come_and_go() -> None:
     recorder = Recorder()
-    manager = CallbackManager()
+    manager = CallbackManager(timeout=PATIENT)
     manager.fire_flow_start(CONTEXT)
     manager.add_callback(recorder)
     manager.fire_flow_start(CONTEXT)
@@ -123,7 +126,7 @@ class TestErrors:
         self, error: BaseException, caplog: pytest.LogCaptureFixture
     ) -> None:
         recorder = Recorder()
-        manager = CallbackManager([Broken(error), recorder])
+        manager = CallbackManager([Broken(error), recorder], timeout=PATIENT)
         with caplog.at_level(logging.WARNING):
             manager.fire_flow_start(CONTEXT)
         assert recorder.calls
@@ -132,19 +135,20 @@ class TestErrors:
         assert len(manager.callbacks) == 2
 
     def test_raise_gives_the_error_to_the_caller(self) -> None:
+        manager = CallbackManager([Broken(ZeroDivisionError())], timeout=PATIENT, error_policy="raise")
         with pytest.raises(ZeroDivisionError):
-            CallbackManager([Broken(ZeroDivisionError())], error_policy="raise").fire_flow_start(CONTEXT)
+            manager.fire_flow_start(CONTEXT)
 
     def test_remove_calls_it_only_once(self) -> None:
         broken = Broken(ValueError())
-        manager = CallbackManager([broken], error_policy="remove")
+        manager = CallbackManager([broken], timeout=PATIENT, error_policy="remove")
         manager.fire_flow_start(CONTEXT)
         assert manager.callbacks == []
 
     def test_handlers_are_told_and_may_fail_too(self, caplog: pytest.LogCaptureFixture) -> None:
         told: list[tuple[Any, BaseException]] = []
         broken = Broken(ValueError("first"))
-        manager = CallbackManager([broken])
+        manager = CallbackManager([broken], timeout=PATIENT)
         manager.add_error_handler(lambda callback, error: 1 / 0)
         manager.add_error_handler(lambda callback, error: told.append((callback, error)))
         with caplog.at_level(logging.WARNING):
@@ -163,7 +167,7 @@ class TestHanging:
         manager = CallbackManager([hanging, recorder], timeout=0.05)
         with caplog.at_level(logging.WARNING):
             manager.fire_flow_start(CONTEXT)
-        assert recorder.calls
+        wait_until(lambda: recorder.calls, what="the next callback to be called")  # its thread may be late, too
         assert "Hanging.on_flow_start" in caplog.text
         assert "0.05s" in caplog.text
 
@@ -172,9 +176,12 @@ class TestHanging:
     ) -> None:
         manager = CallbackManager([hanging], timeout=0.05)
         with caplog.at_level(logging.WARNING):
+            manager.fire_flow_start(CONTEXT)
+            wait_until(lambda: hanging.started, what="the call that hangs to begin")
+            manager.timeout = PATIENT
             for _ in range(3):
-                manager.fire_flow_start(CONTEXT)
                 manager.fire_flow_complete(CONTEXT, RESULT)
+                manager.fire_flow_start(CONTEXT)
         assert (hanging.started, hanging.completed) == (1, 3)
         assert "skipped" in caplog.text
 
@@ -237,9 +244,11 @@ def test_nobody_listening_costs_next_to_nothing() -> None:
         nonlocal calls
         calls += event in ("call", "c_call")
 
+    gc.disable()  # it calls functions, too: whoever listens to the collector
     sys.setprofile(count)
     try:
         manager.fire_flow_start(CONTEXT)
     finally:
         sys.setprofile(None)
+        gc.enable()
     assert calls <= 3  # fire_flow_start, fire_event, setprofile

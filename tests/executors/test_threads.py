@@ -4,42 +4,49 @@ from __future__ import annotations
 
 import os
 import threading
+from importlib import util
+from typing import Any
 
 import pytest
 
-from executors import threads
 from tests.support import wait_until
 
 
 @pytest.fixture
-def no_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_idle", [])
+def threads() -> Any:
+    """The module, made anew: threads that other tests have left busy come back to the other one."""
+    spec = util.find_spec("executors.threads")
+    assert spec is not None
+    assert spec.loader is not None
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.IDLE = 240.0  # type: ignore[attr-defined]
+    return module
 
 
-def ran_in() -> tuple[threading.Event, list[int], threads.Task]:
-    done, idents = threading.Event(), []
+def ran_in() -> tuple[threading.Event, list[threading.Thread], Any]:
+    done: threading.Event = threading.Event()
+    workers: list[threading.Thread] = []
 
     def task() -> None:
-        idents.append(threading.get_ident())
+        workers.append(threading.current_thread())
         done.set()
 
-    return done, idents, task
+    return done, workers, task
 
 
-@pytest.mark.usefixtures("no_idle")
-def test_a_thread_that_is_free_takes_the_next_task() -> None:
-    first, idents, task = ran_in()
+def test_a_thread_that_is_free_takes_the_next_task(threads: Any) -> None:
+    first, workers, task = ran_in()
     threads.run_in_thread(task)
     assert first.wait(240)
     wait_until(lambda: threads._idle)
     second, more, task = ran_in()
     threads.run_in_thread(task)
     assert second.wait(240)
-    assert more == idents
+    assert more == workers
 
 
-@pytest.mark.usefixtures("no_idle")
-def test_a_task_that_never_ends_keeps_nobody_waiting() -> None:
+def test_a_task_that_never_ends_keeps_nobody_waiting(threads: Any) -> None:
     release = threading.Event()
     threads.run_in_thread(lambda: release.wait(240) and None)
     done, _, task = ran_in()
@@ -48,18 +55,16 @@ def test_a_task_that_never_ends_keeps_nobody_waiting() -> None:
     release.set()
 
 
-@pytest.mark.usefixtures("no_idle")
-def test_threads_without_work_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "IDLE", 0.01)
-    done, idents, task = ran_in()
+def test_threads_without_work_end(threads: Any) -> None:
+    threads.IDLE = 0.01
+    done, workers, task = ran_in()
     threads.run_in_thread(task)
     assert done.wait(240)
-    wait_until(lambda: idents[0] not in {thread.ident for thread in threading.enumerate()})
+    wait_until(lambda: not workers[0].is_alive())
     assert threads._idle == []
 
 
-@pytest.mark.usefixtures("no_idle")
-def test_a_forked_child_does_not_wait_for_threads_it_does_not_have() -> None:
+def test_a_forked_child_does_not_wait_for_threads_it_does_not_have(threads: Any) -> None:
     done, _, task = ran_in()
     threads.run_in_thread(task)
     assert done.wait(240)
