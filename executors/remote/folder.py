@@ -36,11 +36,8 @@ class Folder:
         self.keep = False
         self._serial = itertools.count()
         _remove_abandoned(self.workdir)
-        self.path = os.path.join(self.workdir, PREFIX + secrets.token_hex(6))
         try:
-            os.mkdir(self.path, 0o700)
-            self._lock = os.open(os.path.join(self.path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self.path, self._lock = _new_folder(self.workdir)
             os.write(self._lock, f"{os.path.basename(running_bundle() or '')}\n".encode())  # not to be removed now
             os.mkdir(self.files, 0o700)
         except OSError as error:
@@ -69,6 +66,19 @@ class Folder:
     def __exit__(self, *_: object) -> None:
         if not self.keep:
             shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _new_folder(workdir: str) -> tuple[str, int]:
+    """A folder that is ours: its path, and its lock. Raises OSError."""
+    while True:
+        path = os.path.join(workdir, PREFIX + secrets.token_hex(6))
+        os.mkdir(path, 0o700)
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.path.exists(os.path.join(path, "lock")):
+                return path, lock
+            os.close(lock)  # another session took the folder for abandoned, and removed it, before it was locked
 
 
 def _leave_transit(path: str) -> None:

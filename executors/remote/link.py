@@ -78,7 +78,7 @@ class Link:
         self._live: Session | None = None
         self._connecting: Session | None = None
         self._closing = threading.Event()
-        self._grace = 5.0
+        self._grace, self._late = 5.0, 0.0
         self._thread = threading.Thread(target=self._run, name=f"tea-host-{host.host}", daemon=True)
 
     def start(self) -> None:
@@ -100,12 +100,15 @@ class Link:
         """Begin to end: the worker on the host has `grace` seconds for its jobs, and some more to clean up, also what
         comes `late`.
         """
-        self._grace = grace + late + 5.0
+        self._grace, self._late = grace + late + 5.0, late
         self._closing.set()
-        self.send(Frame({"op": "stop", "late": late}))
+        self.send(self._stop())
         connecting = self._connecting
         if connecting is not None:
             connecting.kill()
+
+    def _stop(self) -> Frame:
+        return Frame({"op": "stop", "late": self._late})
 
     def join(self) -> None:
         """Wait until the session has ended, not for ever."""
@@ -173,7 +176,7 @@ class Link:
         session.answer(mark, SILENCE)
         self.slots, self._live, self._connecting = slots, session, None
         if self._closing.is_set():  # `close` may have seen neither
-            session.send(Frame({"op": "stop"}))
+            session.send(self._stop())
         self._tell(News(self, self.session, "ready", Frame(hello)))
 
     def _listen(self, session: Session) -> None:

@@ -43,9 +43,10 @@ class Transit:
         return f"{self.path}/{name}"
 
     def leave(self, late: float) -> None:
-        """The session is over. late: seconds in which logins that were cut may still begin what they were told."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.door)
+        """The session is over. late: seconds in which logins that were cut may still begin what they were told.
+
+        The door stays: a session that has taken over from this one has put its own in its place.
+        """
         os.close(self._lock)
         deadline = time.monotonic() + late
         remove_unused(self.path)
@@ -59,27 +60,30 @@ def _enter(path: str) -> int:
     while True:
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
-        status = os.lstat(path)
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-            raise FileExistsError(f"{path} is not this user's folder")
-        os.chmod(path, 0o700)
-        lock = os.open(f"{path}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        # Another session may have removed it between our opening and locking.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(lock), os.stat(f"{path}/lock")):
-                return lock
-        os.close(lock)
+        with contextlib.suppress(FileNotFoundError):  # another session that ends has removed it just now
+            status = os.lstat(path)
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+                raise FileExistsError(f"{path} is not this user's folder")
+            os.chmod(path, 0o700)
+            lock = _open_lock(path)
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            with contextlib.suppress(FileNotFoundError):  # or between our opening and locking
+                if os.path.samestat(os.fstat(lock), os.stat(f"{path}/lock")):
+                    return lock
+            os.close(lock)
+
+
+def _open_lock(path: str) -> int:
+    return os.open(f"{path}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def remove_unused(path: str) -> None:
-    """Remove the folder when no session holds it any more."""
+    """Remove the folder when no session holds it any more; also one without a lock, made by a login that came late.
+
+    Whoever enters it meanwhile waits for the same lock, and sees that it is gone.
+    """
     with contextlib.suppress(OSError):
-        try:
-            lock = os.open(f"{path}/lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:  # made anew by a login that came late
-            shutil.rmtree(path, ignore_errors=True)
-            return
+        lock = _open_lock(path)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(path, ignore_errors=True)
