@@ -81,8 +81,9 @@ class JobFuture(Future[T]):
 
     def running_now(self) -> None:
         """A worker has begun it."""
-        if not self.running() and not self.done():
-            self.set_running_or_notify_cancel()
+        with self._condition:  # whoever gives it up meanwhile comes before or after
+            if not self.running() and not self.done():
+                self.set_running_or_notify_cancel()
 
     def give_up(self, reason: str) -> None:
         """It will not run any more, or what it brings does not count."""

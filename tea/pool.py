@@ -259,9 +259,9 @@ class Pool(ABC):
         return self.stopping is not None or (self.closing and not self.pending)
 
     def close(self) -> None:
-        """No job comes any more."""
-        self.closing = True
+        """No job comes any more. One that another thread is submitting is there before, or refused."""
         with self.lock:
+            self.closing = True
             if self.thread is None and not self.stopping:
                 self.stopping = "cannot schedule new futures after shutdown"
                 self._end()

@@ -50,9 +50,9 @@ class ProcessPool(Pool):
 
     def added(self, future: JobFuture[Any], state: dict[str, Any]) -> None:
         """Wake the slots, where some have nothing to do and have not been told of a job that waits."""
-        busy, workers = len(self._busy), self.setup.workers
-        if self._slots is not None and busy < workers and len(self.pending) - busy <= workers:
-            self._slots.wake()
+        slots, busy, workers = self._slots, len(self._busy), self.setup.workers
+        if slots is not None and busy < workers and len(self.pending) - busy <= workers:
+            slots.wake()
         if len(self.pending) == 1:
             self.wake()
 
@@ -146,9 +146,9 @@ class ProcessPool(Pool):
         """Find what no hint told: jobs without a ticket in `todo/`."""
         began = time.monotonic()
         if self.pending:
-            known = list(self.pending.items())
+            known = self.pending.copy()  # at once: others add to it
             waiting = set(tickets.names(self.fanout, "todo"))
-            for name, future in known:
+            for name, future in known.items():
                 if name not in waiting:
                     self._collect(name, future)
                     self._busy.discard(name)
