@@ -349,11 +349,12 @@ class Board:
 
     def _end(self, i: int, claimant: str, outcome: Outcome, kind: str, error: str, more: dict[str, Any]) -> None:
         job, record = self.job(i), self.record(i)
-        attempt = self._attempt_for(job, record, claimant)
-        if try_claim(job, attempt, claimant):
-            jobs.clear_up(job, attempt - 1)
-            result = jobs.verdict_result(job, record, attempt, outcome, kind, error)
-            jobs.finish(self.fanout, job, record, attempt, {**result, **more})
+        while not try_claim(job, attempt := self._attempt_for(job, record, claimant), claimant):
+            if self.collect(i):
+                return  # who took it since we looked has finished; before that, the next claim fences it off
+        jobs.clear_up(job, attempt - 1)
+        result = jobs.verdict_result(job, record, attempt, outcome, kind, error)
+        jobs.finish(self.fanout, job, record, attempt, {**result, **more})
         self.collect(i)
 
     @staticmethod

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from executors import board as boards
 from executors.base import FanOutContext, Flow
 from executors.board import Board
 from executors.branches import policy_of
@@ -16,6 +17,7 @@ from executors.policy import CircuitBreakerConfig, ParallelConfig, RetryPolicy
 from spool import job as jobs
 from spool.attempts import Outcome
 from spool.claim import try_claim
+from spool.layout import JobFiles
 from spool.run import create_fanout, open_spool
 
 
@@ -100,6 +102,24 @@ def test_a_branch_that_has_a_result_cannot_be_ended(spool_dir: Path) -> None:
     finish(made, 0)
     made.end(0, "me@here:1:abc", Outcome.CANCELLED, "CancelledError", "late")
     assert made.results[0].success  # type: ignore[union-attr]
+
+
+def test_a_branch_that_a_worker_claims_just_then_is_ended_all_the_same(
+    spool_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker comes between the look at the job and the claim; what it brings later comes too late."""
+    made = board(spool_dir, 1)
+    made.create(0)
+
+    def after_a_worker(job: JobFiles, attempt: int, claimant: str) -> bool:
+        try_claim(job, 1, "me@there:2:abcdef01")
+        return try_claim(job, attempt, claimant)
+
+    monkeypatch.setattr(boards, "try_claim", after_a_worker)
+    made.end(0, "me@here:1:abcdef01", Outcome.CANCELLED, "CancelledError", "enough")
+    assert made.results[0] is not None
+    assert (made.results[0].outcome, made.results[0].error) == ("cancelled", "enough")
+    assert sorted(path.name for path in Path(made.job(0).path).glob("claim.*")) == ["claim.1", "claim.2"]
 
 
 def test_fail_fast_stops_and_the_user_may_too() -> None:
