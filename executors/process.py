@@ -23,7 +23,9 @@ from executors.result import ParallelFlowResult
 from executors.server import is_warm, warm_up
 from executors.slot import SlotSetup
 from executors.slots import Slots
+from spool.layout import SpoolFiles
 from spool.run import create_fanout, open_spool
+from spool.worker import leave
 
 
 class ProcessExecutor:
@@ -53,6 +55,7 @@ class ProcessExecutor:
         try:
             return self._execute(_temporary(folder, self.context, flows), flows, states, config)
         finally:
+            leave(SpoolFiles(folder))  # its beat must not come between what is removed, nor go on for ever
             shutil.rmtree(folder, ignore_errors=True)
 
     def _execute(

@@ -17,6 +17,7 @@ Clocks of two machines are never compared, and a soft lock never takes a refused
 from __future__ import annotations
 
 import atexit
+import contextlib
 import errno
 import hashlib
 import os
@@ -168,6 +169,8 @@ class Worker:
             return
         self._closed.set()
         self._pulsing.join(5)  # a beat that comes now would keep the folder
+        with contextlib.suppress(OSError):  # first: without its lock, but with its record, it would look killed
+            os.unlink(self.files.worker)
         shutil.rmtree(self.files.path, ignore_errors=True)
         os.close(self._now_fd)
         if self.lock_fd is not None:
@@ -193,6 +196,15 @@ def this_worker(spool: SpoolFiles, *, slots: int = 1, lease: float = LEASE, vers
             worker = _here[key] = Worker(spool, slots=slots, lease=lease, version=version)
             atexit.register(worker.close)
         return worker
+
+
+def leave(spool: SpoolFiles) -> None:
+    """This process is no worker of a spool any more, if it was one: before the spool is removed."""
+    with _here_lock:
+        worker = _here.pop((os.getpid(), spool.path), None)
+    if worker is not None:
+        atexit.unregister(worker.close)
+        worker.close()
 
 
 _NOW_SIZE = 256

@@ -55,6 +55,14 @@ def test_plain_functions(strategy: str, tmp_path: Path) -> None:
     assert [name for name in os.listdir(tmp_path) if name.startswith("tea-spool-")] == []
 
 
+def test_nothing_goes_on_beating_when_the_fan_out_is_over() -> None:
+    """The record of plain functions is a spool that goes with the call, and this process's work on it, too."""
+    before = set(threading.enumerate())
+    execute("process", [lambda state: None], [{}])
+    beating = [thread for thread in threading.enumerate() if thread.name == "tea-beat" and thread not in before]
+    assert beating == []
+
+
 def test_named_functions_give_their_name_to_the_branch(strategy: str) -> None:
     def load(state: Any) -> Any:
         raise OSError(state["x"])
