@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from executors import threads
 from executors.base import FanOutContext, Flow
 from executors.policy import ParallelConfig, RetryPolicy
 from executors.thread import ThreadExecutor, default_workers
@@ -46,7 +47,8 @@ def test_a_thread_that_obeys_at_once_is_timed_out_all_the_same(spool_dir: Path) 
         assert result.outcome == "timed_out"
 
 
-def test_threads_end_with_the_fan_out() -> None:
+def test_threads_end_with_the_fan_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "IDLE", 0.1)
     before = set(threading.enumerate())
     ThreadExecutor(4).execute([lambda state: None] * 20, [{}] * 20, ParallelConfig())
     wait_until(lambda: not [t for t in threading.enumerate() if t.name == "tea-branch" and t not in before])
