@@ -118,17 +118,33 @@ def _rename_exclusive(temporary: str, path: str) -> None:
 def _reserve(path: str) -> None:
     """Create a reservation, or take over that of a process of this host that died before it could publish.
 
+    Several may find a dead one's at once: who takes it over reserves that first, and looks again.
     Raises FileExistsError when somebody else has it.
     """
     mine = f"{os.uname().nodename}:{os.getpid()}".encode()
     try:
-        write_exclusive(path, mine)
+        return write_exclusive(path, mine)
     except FileExistsError:
-        host, _, pid = read_bytes(path, 4096).decode("utf-8", "replace").rpartition(":")
-        if host != os.uname().nodename or not pid.isdecimal() or process_exists(int(pid)):
+        if not _is_abandoned(path):
             raise
-        _discard(path)
-        write_exclusive(path, mine)
+    folder, name = os.path.split(path)
+    takeover = f"{folder}/.reserved-{name}"
+    _reserve(takeover)
+    try:
+        if not _is_abandoned(path):  # another process took it over since we looked
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        replace(path, mine)
+    finally:
+        _discard(takeover)
+
+
+def _is_abandoned(path: str) -> bool:
+    """Whether a reservation is that of a process of this host that is dead."""
+    try:
+        host, _, pid = read_bytes(path, 4096).decode("utf-8", "replace").rpartition(":")
+    except FileNotFoundError:  # given up at this moment: who had it was refused by the disk
+        return False
+    return host == os.uname().nodename and pid.isdecimal() and not process_exists(int(pid))
 
 
 def process_exists(pid: int) -> bool:

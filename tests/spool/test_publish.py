@@ -205,6 +205,52 @@ def test_of_publishers_that_race_exactly_one_wins_each_name(folder: str, refused
     assert not [name for name in names(folder) if name.startswith(".tmp")]
 
 
+GONE = 4194305  # a pid that no kernel gives out
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_of_those_who_find_a_dead_writers_reservations_exactly_one_takes_each_over(
+    folder: str, published: bool
+) -> None:
+    """Also when what it had reserved is there: it died later, and nobody publishes a second time."""
+    for number in range(200):
+        write_exclusive(f"{folder}/.reserved-{number}", f"{os.uname().nodename}:{GONE}".encode())
+        if published:
+            write_exclusive(f"{folder}/{number}", b"first")
+    racers = [python(RACER, folder, str(i), "refused") for i in range(4)]
+    together(racers)
+    wins = [int(line(racer)) for racer in racers]
+    for racer in racers:
+        racer.communicate(timeout=240)
+    assert sum(wins) == (0 if published else 200)
+    assert len(names(folder)) == 400
+
+
+def test_a_takeover_is_taken_over_when_its_process_died_too(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", raises_errno(errno.EPERM))
+    for name in (".reserved-a", ".reserved-.reserved-a"):
+        write_exclusive(f"{folder}/{name}", f"{os.uname().nodename}:{GONE}".encode())
+    publish(f"{folder}/a", b"data")
+    assert names(folder) == [".reserved-a", "a"]
+
+
+def test_what_is_reserved_by_a_process_that_lives_is_taken(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when another took it over between our two looks."""
+    monkeypatch.setattr(os, "link", raises_errno(errno.EPERM))
+    exclusive, dead = module.write_exclusive, f"{os.uname().nodename}:{GONE}".encode()
+    write_exclusive(f"{folder}/.reserved-a", dead)
+
+    def taken_over(path: str, data: bytes, **options: Any) -> None:
+        if path.endswith(".reserved-.reserved-a"):
+            replace(f"{folder}/.reserved-a", f"{os.uname().nodename}:{os.getppid()}".encode())
+        exclusive(path, data, **options)
+
+    monkeypatch.setattr(module, "write_exclusive", taken_over)
+    with pytest.raises(FileExistsError):
+        publish(f"{folder}/a", b"data")
+    assert names(folder) == [".reserved-a"]
+
+
 # -- Linker -----------------------------------------------------------------------------------------------------
 
 
