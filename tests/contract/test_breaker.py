@@ -57,7 +57,7 @@ def test_half_open_after_the_reset_timeout(yaml_world: World) -> None:
             seen.append((old.value, new.value))
 
     graph = over(yaml_world, "assert state['item']", {"failure_threshold": 2, "reset_timeout": 0.0})
-    graph.callback_manager = CallbackManager([Watch()])
+    graph.callback_manager = CallbackManager([Watch()], timeout=None)
     ran = yaml_world.run(graph, {"numbers": [0, 0, 0, 1, 1]})
     assert kinds(ran) == ["AssertionError"] * 3 + [None, None]
     assert seen == [

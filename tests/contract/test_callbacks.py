@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tea import CallbackManager
 from tests.contract.world import WAIT, World
 
 
@@ -45,6 +46,11 @@ class Recorder:
         return [(name, what) for who, name, what in self.calls if who == branch]
 
 
+def told(callback: object) -> CallbackManager:
+    """Calls it in the thread that has the news, so that a call that comes late on a slow machine is not given up."""
+    return CallbackManager([callback], timeout=None)
+
+
 def test_what_is_called_for_what_becomes_of_a_branch(world: World) -> None:
     recorder = Recorder()
     flag = world.folder / "flag"
@@ -55,7 +61,7 @@ def test_what_is_called_for_what_becomes_of_a_branch(world: World) -> None:
         "bad": "raise OSError('every time')",
     }
     settings = {"retry": {"max_retries": 1, "base_delay": 0.02}}
-    world.run(world.edges(branches, settings, parallel_callbacks=[recorder]))
+    world.run(world.edges(branches, settings, parallel_callbacks=told(recorder)))
     assert recorder.of("good") == [("start", None), ("complete", "succeeded")]
     assert recorder.of("flaky") == [
         ("start", None),
@@ -74,7 +80,7 @@ def test_what_is_called_for_what_becomes_of_a_branch(world: World) -> None:
 
 def test_a_timeout(world: World) -> None:
     recorder = Recorder()
-    world.run(world.edges({"slow": WAIT}, {"timeout_seconds": 0.3}, parallel_callbacks=[recorder]))
+    world.run(world.edges({"slow": WAIT}, {"timeout_seconds": 0.3}, parallel_callbacks=told(recorder)))
     assert recorder.of("slow") == [
         ("start", None),
         ("error", ("Flow timed", 0)),
@@ -86,7 +92,9 @@ def test_a_timeout(world: World) -> None:
 def test_a_circuit_that_opens(world: World) -> None:
     recorder = Recorder()
     graph = world.edges(
-        {"bad": "raise OSError('no')"}, {"circuit_breaker": {"failure_threshold": 1}}, parallel_callbacks=[recorder]
+        {"bad": "raise OSError('no')"},
+        {"circuit_breaker": {"failure_threshold": 1}},
+        parallel_callbacks=told(recorder),
     )
     world.run(graph)
     world.run(graph)
@@ -101,7 +109,7 @@ def test_a_circuit_that_opens(world: World) -> None:
 
 def test_contexts_say_what_the_branch_began_with(world: World) -> None:
     recorder = Recorder()
-    graph = world.edges({"a": "state['x'].append(1)", "b": ""}, parallel_callbacks=[recorder])
+    graph = world.edges({"a": "state['x'].append(1)", "b": ""}, parallel_callbacks=told(recorder))
     world.run(graph, {"x": [0]})
     for context in recorder.contexts:
         assert context.fan_in_node == "join"
@@ -116,7 +124,7 @@ def test_a_callback_that_fails_harms_nobody(world: World, caplog: pytest.LogCapt
         def on_flow_start(self, context: Any) -> None:
             raise RuntimeError("broken callback")
 
-    ran = world.run(world.edges({"a": ""}, parallel_callbacks=[Broken()]))
+    ran = world.run(world.edges({"a": ""}, parallel_callbacks=told(Broken())))
     assert ran.column("success") == [True]
     assert "broken callback" in caplog.text
 
@@ -126,5 +134,5 @@ def test_branches_that_never_began_are_only_completed(world: World) -> None:
 
     recorder, token = Recorder(), CancellationToken()
     token.cancel()
-    world.run(world.edges({"a": ""}, parallel_callbacks=[recorder]), cancel_token=token)
+    world.run(world.edges({"a": ""}, parallel_callbacks=told(recorder)), cancel_token=token)
     assert recorder.of("a") == [("complete", "cancelled")]

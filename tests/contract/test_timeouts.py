@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tests.contract.world import WAIT, World
-from tests.support import command_of, is_running, wait_until
+from tests.support import is_running, wait_until
 
 
 def test_a_branch_that_takes_too_long_times_out_alone(world: World) -> None:
-    ran = world.run(world.edges({"slow": WAIT, "quick": "return {'x': 1}"}, {"timeout_seconds": 2}))
+    """The other has a limit, too, that it does not come near to however slow the machine is."""
+    branches = {"slow": WAIT, "quick": "return {'x': 1}"}
+    ran = world.run(world.edges(branches, {"timeout_seconds": 120}, own={"slow": {"timeout_seconds": 0.5}}))
     slow, quick = ran.results
     assert (slow.success, slow.outcome, slow.timeout, slow.error_type) == (False, "timed_out", True, "TimeoutError")
-    assert str(slow.error).startswith("Flow timed out after 2.0s")
+    assert str(slow.error).startswith("Flow timed out after 0.5s")
     assert slow.retry_count == 0
     assert (quick.success, quick.timeout) == (True, False)
     assert (Path(str(slow.job)) / "result.1.json").exists()
@@ -20,6 +23,7 @@ def test_a_branch_that_takes_too_long_times_out_alone(world: World) -> None:
 
 
 def test_a_timeout_is_retried_like_an_error(world: World) -> None:
+    """At least once; on a machine that stalls, the attempt that would end at once may be late, too."""
     flag = world.folder / "flag"
     code = f"""
 import os
@@ -28,11 +32,12 @@ if not os.path.exists({str(flag)!r}):
 {_indented(WAIT)}
 return {{'second': True}}
 """
-    retry = {"max_retries": 1, "base_delay": 0.01, "retry_on": ["Exception"]}
+    retry = {"max_retries": 30, "base_delay": 0.01, "backoff_multiplier": 1.0, "retry_on": ["Exception"]}
     ran = world.run(world.edges({"a": code}, {"timeout_seconds": 2, "retry": retry}))
     (result,) = ran.results
-    assert (result.success, result.retry_count, result.get("second")) == (True, 1, True)
-    assert [error["error_type"] for error in result.attempt_errors] == ["TimeoutError"]
+    assert (result.success, result.get("second")) == (True, True)
+    assert result.retry_count >= 1
+    assert {error["error_type"] for error in result.attempt_errors} == {"TimeoutError"}
 
 
 def _indented(code: str) -> str:
@@ -72,7 +77,7 @@ def test_an_item_in_a_chunk_that_takes_too_long_ends_its_chunk(yaml_world: World
         "type": "dynamic_parallel",
         "items": [0, 1, 2, 3],
         "chunk_size": 2,
-        "parallel_config": {"timeout_seconds": yaml_world.limit(2)},
+        "parallel_config": {"timeout_seconds": yaml_world.limit(6)},
         "action": {"run": "if state['item'] != 3:\n    return {'v': 1}\n" + WAIT},
     }
     ran = yaml_world.run(yaml_world.over(spec))
@@ -84,14 +89,15 @@ def test_a_thread_is_told_and_its_slot_is_free_again(thread_world: World) -> Non
     told = thread_world.folder / "told"
     slow = f"""
 import time
-end = time.monotonic() + 30
+end = time.monotonic() + 300
 while time.monotonic() < end:
     if cancel_token.is_cancelled():
         open({str(told)!r}, 'x').close()
         return {{}}
     time.sleep(0.005)
 """
-    graph = thread_world.edges({"slow": slow, "next": "return {'x': 1}"}, {"timeout_seconds": 1, "max_workers": 1})
+    branches = {"slow": slow, "next": "return {'x': 1}"}
+    graph = thread_world.edges(branches, {"max_workers": 1}, own={"slow": {"timeout_seconds": 0.5}})
     ran = thread_world.run(graph)
     assert ran.column("outcome") == ["timed_out", "succeeded"]
     assert "may still run" in str(ran.results[0].error)
@@ -110,20 +116,33 @@ def test_what_an_abandoned_thread_brings_later_is_dropped(thread_world: World) -
 
 def test_a_process_is_killed_with_its_children_and_its_output_is_kept(process_world: World) -> None:
     """Even when they ignore the polite signal."""
-    pids = process_world.folder / "pids"
+    pids = process_world.folder / "pids"  # once it is there, its writer waits for its end: the next attempt is over
     stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
     code = f"""
 import os, subprocess, sys
+if os.path.exists({str(pids)!r}):
+    return
 child = subprocess.Popen([sys.executable, "-c", {stubborn!r}])
 print("working on it", flush=True)
 print("and complaining", file=sys.stderr, flush=True)
-open({str(pids)!r}, "w").write(f"{{os.getpid()}} {{child.pid}}")
+open("{pids}.new", "w").write(f"{{os.getpid()}} {{child.pid}}")
+os.rename("{pids}.new", {str(pids)!r})
 child.wait()
 """
-    ran = process_world.run(process_world.edges({"slow": code, "b": ""}, {"timeout_seconds": 3}))
-    assert ran.column("outcome") == ["timed_out", "succeeded"]
-    left = [pid for pid in map(int, pids.read_text().split()) if is_running(pid)]
-    assert left == [], [command_of(pid) for pid in left]
-    job = Path(str(ran.results[0].job))
-    assert (job / "stdout.1.log").read_text() == "working on it\n"
-    assert (job / "stderr.1.log").read_text() == "and complaining\n"
+    retry = {"max_retries": 30, "base_delay": 0.01, "backoff_multiplier": 1.0}
+    graph = process_world.edges({"slow": code, "b": ""}, {"retry": retry}, own={"slow": {"timeout_seconds": 2}})
+    ran = process_world.run(graph)
+    assert ran.column("outcome") == ["succeeded", "succeeded"]
+    slow = ran.results[0]
+    started = [int(pid) for pid in pids.read_text().split()]
+    assert len(started) == 2
+    wait_until(lambda: not any(map(is_running, started)), what="both to be gone: what is killed may take its time")
+    assert {error["error_type"] for error in slow.attempt_errors} == {"TimeoutError"}
+    assert newest_log(slow, "stdout") == "working on it\n"
+    assert newest_log(slow, "stderr") == "and complaining\n"
+
+
+def newest_log(result: Any, stream: str) -> str:
+    """What the last attempt printed that printed anything."""
+    logs = Path(str(result.job)).glob(f"{stream}.*.log")
+    return max(logs, key=lambda path: int(path.name.split(".")[1])).read_text()

@@ -109,14 +109,19 @@ class World:
         *,
         first: Code = "return {}",
         last: Code = "return {'n': len(parallel_results)}",
+        own: Mapping[str, Mapping[str, Any]] | None = None,
         **compiling: Any,
     ) -> Any:
-        """`src` fans out to the branches, each a node or a chain of nodes; `join` collects them."""
+        """`src` fans out to the branches, each a node or a chain of nodes; `join` collects them.
+
+        own: settings of single branches, over those that all have.
+        """
+        own = own or {}
         chains = {name: [code] if isinstance(code, str) else list(code) for name, code in branches.items()}
         wanted = {**self._settings, **(settings or {})}
         if self.kind == "yaml":
-            return self.yaml(_nodes(chains, first, last), _edges(chains), wanted, **compiling)
-        return _python_graph(chains, first, last, wanted).compile(**compiling)
+            return self.yaml(_nodes(chains, first, last), _edges(chains, own), wanted, **compiling)
+        return _python_graph(chains, first, last, wanted, own).compile(**compiling)
 
     def yaml(
         self,
@@ -195,10 +200,16 @@ def _nodes(chains: Mapping[str, Sequence[Code]], first: Code, last: Code) -> lis
     return [*nodes, {"name": "join", "fan_in": True, "run": last}]
 
 
-def _edges(chains: Mapping[str, Sequence[Code]]) -> list[dict[str, Any]]:
+def _edges(chains: Mapping[str, Sequence[Code]], own: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    out = {"from": "src", "parallel": True, "fan_in": "join"}
+    common = {**out, "to": list(chains)}
+    single = [
+        {**out, "to": name, "parallel_config": dict(own[name])} if name in own else {**out, "to": name}
+        for name in chains
+    ]
     edges: list[dict[str, Any]] = [
         {"from": "__start__", "to": "src"},
-        {"from": "src", "to": list(chains), "parallel": True, "fan_in": "join"},
+        *(single if own else [common]),
         {"from": "join", "to": "__end__"},
     ]
     for branch, chain in chains.items():
@@ -208,7 +219,11 @@ def _edges(chains: Mapping[str, Sequence[Code]]) -> list[dict[str, Any]]:
 
 
 def _python_graph(
-    chains: Mapping[str, Sequence[Code]], first: Code, last: Code, settings: Mapping[str, Any]
+    chains: Mapping[str, Sequence[Code]],
+    first: Code,
+    last: Code,
+    settings: Mapping[str, Any],
+    own: Mapping[str, Mapping[str, Any]],
 ) -> StateGraph:
     graph = StateGraph({}, parallel_config=parallel_config(settings))
     graph.add_node("src", run=function(first))
@@ -219,7 +234,8 @@ def _python_graph(
         names = chain_names(branch, chain)
         for name, code in zip(names, chain, strict=True):
             graph.add_node(name, run=function(code))
-        graph.add_parallel_edge("src", branch, "join")
+        config = parallel_config({**settings, **own[branch]}) if branch in own else None
+        graph.add_parallel_edge("src", branch, "join", config)
         for one, other in zip(names, [*names[1:], "join"], strict=True):
             graph.add_edge(one, other)
     return graph
