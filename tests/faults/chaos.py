@@ -12,6 +12,7 @@ A seed decides everything that can be decided: the kind of workflow, what is don
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -277,7 +278,8 @@ class Story:
     def _thaw(self, now: float) -> None:
         for due, pid in self.frozen:
             if due <= now and self._is_ours(pid):
-                os.kill(pid, signal.SIGCONT)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
         self.frozen = [(due, pid) for due, pid in self.frozen if due > now]
 
     def _kill_server(self) -> None:

@@ -158,7 +158,7 @@ class Place:
     def lines(self) -> list[tuple[str, str, int]]:
         """The log: what, which item, by which process."""
         try:
-            words = [line.split() for line in self.log.read_text().splitlines()]
+            words = [line.split() for line in self.log.read_text().split("\n")[:-1]]  # one may be half there
         except FileNotFoundError:
             return []
         return [(what, item, int(pid)) for what, item, pid in words]

@@ -80,22 +80,18 @@ def test_the_lease_of_a_workflow_is_that_of_its_external_workers(place: Place) -
 
 
 def test_a_result_after_the_timeout_is_not_accepted(place: Place) -> None:
-    """The worker is frozen while its time runs out; it is ended, and the retry's result counts."""
-    place.fan_out(
-        FIRST_WAITS, timeout_seconds=3, grace_seconds=0.3, retry={"max_retries": 1, "base_delay": 0.01}, max_workers=1
-    )
-    place.hold()
-    run = place.run(1)
-    [pid] = place.wait_for("begin")
-    kill(pid, signal.SIGSTOP)
-    place.wait_for("begin", 2)
-    place.let_go()
-    assert final(run)["total"] == 2
+    """The worker is frozen while its time runs out; it is ended, and a retry's result counts."""
+    freezes = "import signal\nif first:\n    os.kill(os.getpid(), signal.SIGSTOP)\nwhile first"
+    retry = {"max_retries": 20, "base_delay": 0.01}  # a slow machine may need more than one
+    body = FIRST_WAITS.replace("while first", freezes)
+    place.fan_out(body, timeout_seconds=2, grace_seconds=0.3, retry=retry, max_workers=1)
+    assert final(place.run(1))["total"] == 2
+    pid, *_ = place.wait_for("begin")
     assert not is_running(pid)
     job = first_job(place)
     assert json.loads((job / "result.1.json").read_bytes())["outcome"] == "timed_out"
-    assert json.loads((job / "result.json").read_bytes())["attempt"] == 2
-    assert place.noted("end").total() == 1
+    assert json.loads((job / "result.json").read_bytes())["attempt"] > 1
+    assert pid not in place.wait_for("end")
 
 
 def test_a_frozen_coordinator_goes_on(place: Place) -> None:

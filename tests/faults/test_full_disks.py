@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.kit import HELD, NOTE, SUM, Place, as_root, debris, ended, final, kill, need, small_disk
-from tests.support import clean_env, is_running, tea_argv, wait_until
+from tests.support import clean_env, is_running, marked_with, tea_argv, wait_until
 
 BIG = HELD.replace('return {"value"', 'return {"filling": "x" * 20000, "value"')
 
@@ -173,6 +173,8 @@ def test_a_run_in_a_read_only_spool_is_refused_before_anything_starts(place: Pla
         final(place.run(2))
         place.end()
         begun = len(place.lines())
+        mark = f"NO_LEFTOVERS_MARK={os.environ['NO_LEFTOVERS_MARK']}"
+        wait_until(lambda: not marked_with(mark), what="an end of all that may have files open there")
         as_root("mount", "-o", "remount,ro", str(disk))
         for arguments in (["run", "w.yaml", *place.input(2)], ["resume", "--retry-failed"]):
             done = place.tea(*arguments)

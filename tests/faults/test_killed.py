@@ -14,7 +14,7 @@ import pytest
 
 from spool.claim import host_name
 from tests.faults.kit import HELD, NOTE, SUM, Place, debris, ended, final, hang_up, kill, need
-from tests.support import clean_env, is_running, marked_with, tea_argv, wait_until
+from tests.support import clean_env, is_running, kill_all, marked_with, tea_argv, wait_until
 
 CHILD = """
 import shlex, sys
@@ -105,8 +105,7 @@ def test_no_program_runs_beside_its_second_start_when_all_are_killed(place: Plac
     run = place.run(1)
     [program] = place.wait_for("begin")
     worker = worker_of(program, place)
-    for pid in {worker, run.pid}:
-        kill(pid)
+    kill_all({worker, run.pid})  # the end of the one may be the end of the other
     run.wait(240)
     resumed = place.start("resume")
     place.wait_for("begin", 2)
@@ -188,8 +187,9 @@ def test_a_killed_coordinators_run_goes_on_where_it_was(place: Place) -> None:
 
 def test_sixty_jobs_and_a_coordinator_that_is_killed_again_and_again(place: Place) -> None:
     """Whenever it is killed, in the beginning, in the middle, in the fan-in, no finished job runs again."""
-    slow = "import time\ntime.sleep(0.3)\n" + SUM
-    place.fan_out(NOTE + "note('begin')\nreturn {'value': 2}", slow)
+    waits = "import os, time\nwhile os.path.exists(state['log'] + '.hold'):\n    time.sleep(0.01)\n" + SUM
+    place.fan_out(NOTE + "note('begin')\nreturn {'value': 2}", waits)
+    place.hold()
     chance = random.Random(7)
     coordinator = place.run(60)
     for lines in (0, 5, 30, 60):
@@ -199,6 +199,7 @@ def test_sixty_jobs_and_a_coordinator_that_is_killed_again_and_again(place: Plac
         coordinator.wait(240)
         made = list(place.spool.glob("runs/*/run.json"))
         coordinator = place.start("resume") if made else place.run(60)
+    place.let_go()
     assert final(coordinator)["total"] == 120
     assert 60 <= place.noted("begin").total() <= 60 + 4 * 2
     assert debris(place.spool) == []
@@ -334,13 +335,25 @@ def test_what_an_open_circuit_refuses_never_begins(place: Place) -> None:
 
 
 def test_timeout_total_counts_over_attempts_and_a_resume(place: Place) -> None:
-    """What attempts before the kill took is not forgotten."""
-    body = NOTE + "import time\nnote('begin')\ntime.sleep(1.2)\nraise OSError('again')"
+    """What attempts before the kill took is not forgotten. The second attempt kills the coordinator."""
+    body = (
+        NOTE
+        + """
+import signal, time
+note("begin")
+if len(open(state["log"]).readlines()) == 2:
+    os.kill(int(open(state["log"] + ".pid").read()), signal.SIGKILL)
+    time.sleep(60)
+time.sleep(1.2)
+raise OSError("again")
+"""
+    )
     place.fan_out(body, timeout_total=4.5, retry={"max_retries": 50, "base_delay": 0.01, "backoff_multiplier": 1})
     run = place.run(1)
-    place.wait_for("begin", 2)
-    kill(run)
+    Path(f"{place.log}.new").write_text(f"{run.pid}")
+    Path(f"{place.log}.new").rename(f"{place.log}.pid")
     run.wait(240)
+    assert place.noted("begin").total() == 2
     place.resume()
     [result] = place.results()
     assert result["outcome"] in ("timed_out", "failed")

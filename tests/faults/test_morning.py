@@ -20,7 +20,7 @@ from tests.support import wait_until
 
 JOBS = 500
 BAD, FLAKY, KILLER, SLOW, REPLAYED, LAST = range(10), range(10, 15), 15, range(16, 18), 20, JOBS - 1
-LIMIT = 5
+LIMIT = 10
 """Seconds for an attempt."""
 
 WORK = (
@@ -133,8 +133,7 @@ def test_the_morning_after(place: Morning, verb: Verbs) -> None:
     process = place.begin()
     while_it_runs(place, verb)
     assert process.poll() is None
-    process.kill()
-    process.wait(240)
+    place.crash(process)
     wait_until(lambda: verb("status", "--json").data["state"] == "stopped")
     when_it_is_dead(place, verb)
     finished = {str(int(name[:4])) for name in place.tickets("done")}
@@ -146,7 +145,7 @@ def test_the_morning_after(place: Morning, verb: Verbs) -> None:
 
 def while_it_runs(place: Morning, verb: Verbs) -> None:
     status, told = verb("status", "--json"), verb("status")
-    failed, running = verb("list", "--state", "failed", "--json"), verb("list", "--state", "running", "--json")
+    failed = verb("list", "--state", "failed", "--json")
     found, slow = verb("list", "--error", "BAD ITEM", "--quiet"), verb("list", "--slower-than", "2s", "--quiet")
     show, logs = verb("show", str(KILLER), "--json"), verb("logs", "3", "--stdout")
     bad, flaky, late, lost = (verb("explain", str(item)) for item in (0, FLAKY[0], SLOW[0], KILLER))
@@ -161,7 +160,8 @@ def while_it_runs(place: Morning, verb: Verbs) -> None:
     assert "ValueError: bad item 0" in told.text
     outcomes = [one["outcome"] for one in failed.data]
     assert (outcomes.count("failed"), outcomes.count("timed_out")) == (len(BAD), len(SLOW))
-    assert 1 <= len(running.data) <= 2
+    # Jobs end and begin while it lists them: for a moment there may be none, or more than there are workers.
+    wait_until(lambda: 1 <= len(verb("list", "--state", "running", "--json").data) <= 2, what="what runs")
     assert len(found.text.split()) == len(BAD)
     assert {name.rpartition("/")[2] for name in slow.text.split()} >= {f"{item:04d}-work" for item in SLOW}
     assert [one["state"] for one in show.data["attempts"]] == ["lost", "succeeded"]
