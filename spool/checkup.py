@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from spool import tickets
 from spool.checkjob import JobCheck, newest_claimant, tickets_of
@@ -22,6 +22,9 @@ from spool.run import fanouts
 
 SECOND_LOOK = 0.5
 """Seconds until what looks wrong in a live fan-out is looked at again."""
+
+PATIENCE = 5.0
+"""Seconds for which it is looked at again and again: a process may be held up between two of its steps."""
 
 NEAR = 0.9
 """The share of the links that a file may have, from which on it is told."""
@@ -139,8 +142,12 @@ class _FanOutCheck:
 
     def _quickly(self, jobs: list[str]) -> list[JobFiles]:
         """Only whether each job has one ticket; nobody looks into jobs, so no fan-outs inside them are found."""
-        for name in self._confirmed([name for name in jobs if len(self.tickets.get(name, ())) != 1]):
-            self._check(name, self.exam.findings).count_tickets(tickets_of(self.fanout, name))
+
+        def look(name: str, findings: Findings) -> None:
+            self._check(name, findings).count_tickets(tickets_of(self.fanout, name))
+
+        for name in self._confirmed([name for name in jobs if len(self.tickets.get(name, ())) != 1], look):
+            look(name, self.exam.findings)
         return []
 
     def _thoroughly(self, jobs: list[str]) -> list[JobFiles]:
@@ -154,23 +161,37 @@ class _FanOutCheck:
                 nested.append(check.job)
             if self.moving and any(True for _ in findings):
                 suspects.append(name)
-        for name in self._confirmed(suspects):
-            self._check(name, self.exam.findings).run(tickets_of(self.fanout, name))
+
+        def look(name: str, findings: Findings) -> None:
+            self._check(name, findings).run(tickets_of(self.fanout, name))
+
+        for name in self._confirmed(suspects, look):
+            look(name, self.exam.findings)
         return nested
 
     def _check(self, name: str, findings: Findings) -> JobCheck:
         return JobCheck(self.exam, findings, self.fanout, self.scope, self.fanout.job(name))
 
-    def _confirmed(self, suspects: list[str]) -> list[str]:
-        """What somebody may be about to put right is given the time for that."""
-        if suspects and self.moving:
+    def _confirmed(self, suspects: list[str], look: Callable[[str, Findings], None]) -> list[str]:
+        """What somebody may be about to put right is given the time for that, `PATIENCE` in all of an examination."""
+        while suspects and self.moving:
             time.sleep(SECOND_LOOK)
+            self.exam.waited += SECOND_LOOK
+            suspects = [name for name in suspects if _looks_wrong(name, look)]
+            if self.exam.waited >= PATIENCE:
+                break
         return suspects
 
     def _inside(self, job: JobFiles) -> None:
         """The fan-outs inside a branch; live as long as a worker has the branch."""
         live = self.scope.live or self.exam.observer.is_alive(newest_claimant(job))
         check_fanouts(self.exam, job.fanouts, Scope(self.scope.run, live, True, self.scope.resume))
+
+
+def _looks_wrong(name: str, look: Callable[[str, Findings], None]) -> bool:
+    findings = Findings()
+    look(name, findings)
+    return any(True for _ in findings)
 
 
 # -- mending --------------------------------------------------------------------------------------------------------

@@ -73,6 +73,8 @@ class Examination:
         self.writers = open_for_writing(spool.path)
         self.digests: dict[tuple[int, int], str] = {}
         """SHA-256 of files that many jobs share, by device and inode."""
+        self.waited = 0.0
+        """Seconds that were given to those who may be about to put right what looks wrong."""
         living = self.observer.live_workers()
         self.busy = bool(living)
         """Whether workers live, so that jobs may end and tickets move."""
