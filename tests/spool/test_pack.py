@@ -29,6 +29,7 @@ from spool.run import CoordinatorLock, create_fanout, find_run, open_spool, run_
 from spool.tar import PIECE
 from spool.worker import Observer
 from tests.spool.packs import make_run, tree
+from tests.support import clean_env
 
 
 @pytest.fixture
@@ -217,8 +218,9 @@ class TestRefused:
 
         def late(*args: Any) -> Any:
             seals, status = write(*args), os.stat(run.events)
-            Path(run.events).write_text("[]\n")  # as many bytes
-            os.utime(run.events, ns=(status.st_atime_ns, status.st_mtime_ns))
+            while os.stat(run.events).st_ctime_ns == status.st_ctime_ns:  # within one tick of the clock
+                Path(run.events).write_text("[]\n")  # as many bytes
+                os.utime(run.events, ns=(status.st_atime_ns, status.st_mtime_ns))
             return seals
 
         monkeypatch.setattr(packing, "write", late)
@@ -304,7 +306,7 @@ class TestReading:
         find_run(spool)
         assert os.path.exists(outer.job("0002-split").accepted)
 
-    def test_what_is_restored_goes_with_the_process(self, spool: SpoolFiles) -> None:
+    def test_what_is_restored_goes_with_the_process(self, spool: SpoolFiles, tmp_path: Path) -> None:
         run = make_run(spool)
         pack_run(spool, run)
         code = (
@@ -316,6 +318,7 @@ class TestReading:
         def child(how: str) -> str:
             done = subprocess.run(
                 [sys.executable, "-c", code, spool.path, how],
+                env=clean_env({"TMPDIR": str(tmp_path)}),  # where no other test opens a pack, and clears up
                 capture_output=True,
                 text=True,
                 check=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import re
@@ -254,10 +255,11 @@ def test_nobody_drives_a_new_run(run: RunFiles) -> None:
 
 def test_a_file_system_without_locks_is_told_with_the_remedy(run: RunFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "lock_descriptor", raises_errno(errno.ENOLCK))
+    gc.collect()  # what is closed meanwhile must not be what other tests have left
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(SpoolError, match=r"coordinator\.lock: this file system does not lock .*--spool DIR"):
         CoordinatorLock(run)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_lock_that_is_a_link_is_not_followed(run: RunFiles, tmp_path: Path) -> None:

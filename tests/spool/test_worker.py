@@ -157,7 +157,7 @@ def test_a_child_that_inherited_the_lock_keeps_its_worker_alive(spool: SpoolFile
 
 
 def test_a_folder_that_is_gone_is_a_dead_worker(spool: SpoolFiles, start: Any) -> None:
-    _, claimant = start()
+    _, claimant = start(lease=1200 * LEASE)  # a beat that comes now would keep the folder
     observer = Observer(spool)
     assert observer.is_alive(claimant)
     shutil.rmtree(folder(spool, claimant))
@@ -276,14 +276,14 @@ def test_without_locks_the_beat_alone_tells_and_nothing_takes_the_locks_place(
 ) -> None:
     monkeypatch.setattr(module, "lock_descriptor", raises_errno(number))
     clock = Clock()
-    with Worker(spool) as worker:
+    with Worker(spool, lease=1200 * LEASE) as worker:  # beats only when it is told to
         assert worker.lock_fd is None
         assert sorted(os.listdir(worker.files.path)) == ["beat", "lock", "now", "worker.json"]
         assert os.path.getsize(worker.files.lock) == 0
         assert json.loads(Path(worker.files.worker).read_bytes())["locked"] is False
         observer = Observer(spool, clock)
         assert observer.is_alive(worker.text)
-        clock.now += LEASE - 1
+        clock.now += 1200 * LEASE - 1
         assert observer.is_alive(worker.text)
         clock.now += 1
         assert not observer.is_alive(worker.text)
