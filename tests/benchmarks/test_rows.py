@@ -28,5 +28,6 @@ def test_row(script: Path, tmp_path: Path) -> None:
     (path,) = (tmp_path / "results").iterdir()
     row = json.loads(path.read_text())
     assert script.stem.startswith(f"row{row['number']}_")
-    assert all(line["value"] > 0 for line in row["lines"])
+    # Memory is looked at while a program runs: on a machine that stalls it may be over by then.
+    assert [line for line in row["lines"] if line["value"] <= 0 and line["unit"] != "MB"] == []
     assert [name for name in tmp_path.iterdir() if name.name.startswith("tea-bench-")] == []
