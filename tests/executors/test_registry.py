@@ -22,6 +22,7 @@ from executors.base import (
 from executors.cancel import CancellationToken
 from executors.policy import ParallelConfig, RetryPolicy
 from executors.travel import PickleValidationError
+from tests.support import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_leftovers")
 
@@ -59,8 +60,7 @@ def test_nothing_goes_on_beating_when_the_fan_out_is_over() -> None:
     """The record of plain functions is a spool that goes with the call, and this process's work on it, too."""
     before = set(threading.enumerate())
     execute("process", [lambda state: None], [{}])
-    beating = [thread for thread in threading.enumerate() if thread.name == "tea-beat" and thread not in before]
-    assert beating == []
+    wait_until(lambda: not [t for t in threading.enumerate() if t.name == "tea-beat" and t not in before])
 
 
 def test_named_functions_give_their_name_to_the_branch(strategy: str) -> None:
