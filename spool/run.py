@@ -113,7 +113,7 @@ class CoordinatorLock:
         except OSError as error:
             raise SpoolError(f"{run.lock}: cannot be opened ({error.strerror})") from error
         try:
-            if not lock_descriptor(self._fd, blocking=False):
+            if not _take(self._fd):
                 raise RunBusyError(run.name, coordinator(run))
         except OSError as error:
             os.close(self._fd)
@@ -130,6 +130,15 @@ class CoordinatorLock:
 
     def release(self) -> None:
         os.close(self._fd)
+
+
+def _take(fd: int) -> bool:
+    """Whether a lock could be taken. Who asks whether anybody has it has it for a moment, so it is tried again."""
+    for pause in (0.0, 0.001, 0.01, 0.1):
+        time.sleep(pause)
+        if lock_descriptor(fd, blocking=False):
+            return True
+    return False
 
 
 def coordinator(run: RunFiles) -> str:

@@ -9,8 +9,10 @@ import os
 import re
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
+from filelock import unlock_descriptor
 
 from spool import run as module
 from spool.errors import CorruptFileError, ForeignFileError, RunBusyError, SpoolError, UnknownNameError
@@ -247,6 +249,25 @@ def test_a_released_run_may_be_driven_again(run: RunFiles) -> None:
     assert line(first) == "released"
     CoordinatorLock(run).release()
     first.communicate("\n", timeout=240)
+
+
+def test_who_asks_whether_a_run_is_driven_keeps_no_coordinator_out(
+    run: RunFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks holds the lock for a moment."""
+    real, asked = module.lock_descriptor, os.open(run.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    assert real(asked, blocking=False)
+
+    def tried(fd: int, **options: Any) -> bool:
+        taken = real(fd, **options)
+        unlock_descriptor(asked)
+        return taken
+
+    monkeypatch.setattr(module, "lock_descriptor", tried)
+    lock = CoordinatorLock(run)
+    assert coordinator(run).endswith(f":{os.getpid()}")
+    lock.release()
+    os.close(asked)
 
 
 def test_nobody_drives_a_new_run(run: RunFiles) -> None:
