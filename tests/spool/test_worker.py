@@ -10,6 +10,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -312,6 +313,20 @@ def test_a_worker_beats_three_times_a_lease(spool: SpoolFiles) -> None:
     with Worker(spool, lease=0.06) as worker:
         seen = Path(worker.files.beat).read_bytes()
         wait_until(lambda: Path(worker.files.beat).read_bytes() != seen)
+    assert os.listdir(spool.workers) == []
+
+
+def test_a_worker_that_ends_takes_its_record_away_first(spool: SpoolFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its lock, but with its record, it would look killed to who comes by."""
+    seen: list[list[str]] = []
+
+    def remove(path: str, **options: Any) -> None:
+        seen.append(sorted(os.listdir(path)))
+        shutil.rmtree(path, **options)
+
+    monkeypatch.setattr(module, "shutil", SimpleNamespace(rmtree=remove))
+    Worker(spool, lease=1200 * LEASE).close()
+    assert seen == [["beat", "lock", "now"]]
     assert os.listdir(spool.workers) == []
 
 
