@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support import children_of, kill_all, wait_until
+from tests.support import children_of, kill_all, marked_with, wait_until
 
 PYTHON = os.path.dirname(os.path.realpath(sys.executable))
 """Where `python3` is on every host: the one of the tests, without what is installed beside it for them."""
@@ -66,28 +66,45 @@ class Host:
         return False
 
     def sessions(self) -> set[int]:
-        """The processes of its logins, and all that they run."""
+        """The processes of its logins, and all that they run, also what has outlived its login."""
         assert self.process is not None
-        return children_of(self.process.pid)
+        return children_of(self.process.pid) | marked_with(f"HOME={self.folder / 'home'}\0")
 
     def cut(self) -> None:
         """Kill the sshd processes of all logins; what they run notices only that its stdin ends."""
-        assert self.process is not None
-        kill_all(pid for pid in self.sessions() if _is_sshd(pid))
+        kill_all(self._held_logins())
+
+    def _held_logins(self) -> set[int]:
+        """The sshd processes of all logins, stopped, so that none of them makes another one meanwhile."""
+        held: set[int] = set()
+        while more := {pid for pid in self.sessions() if _is_sshd(pid)} - held:
+            _signal_all(more, signal.SIGSTOP)
+            held |= more
+        return held
 
     def stop(self) -> None:
         """End it with its logins."""
         if self.process is None:
             return
-        sessions = self.sessions()
-        self.process.send_signal(signal.SIGTERM)
-        kill_all(pid for pid in sessions if _is_sshd(pid))
-        try:
-            self.process.wait(240)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGSTOP)  # from now on it lets nobody in
+            wait_until(lambda: _state(self.process.pid) in "TZX", what=f"sshd of {self.alias} to stop")  # type: ignore[union-attr]
+        logins = self._held_logins()
+        self.process.kill()
+        self.process.wait(240)
+        kill_all(logins)
         self.process = None
+
+
+def _state(pid: int) -> str:
+    """What a process does, in one letter; see proc(5)."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def _signal_all(pids: set[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _is_sshd(pid: int) -> bool:

@@ -67,14 +67,32 @@ class Farm:
         return self.begin("run", path, "--spool", self.spool, *args, env=env)
 
     def run(self, path: Path, *args: str, env: Mapping[str, str] | None = None) -> Ran:
-        process = self.start(path, *args, env=env)
-        out, err = process.communicate(timeout=240)
-        return Ran(process.returncode, out, err)
+        return self.finish(self.start(path, *args, env=env))
 
     def held_back(self, code: str) -> str:
-        """The code, which waits for `let_go`."""
+        """The code, which notes that it has begun, and where, and waits for `let_go`."""
         go = str(self.folder / "go")
-        return f"import os, time\nwhile not os.path.exists({go!r}):\n    time.sleep(0.02)\n{code}"
+        return (
+            "import os, time\n"
+            "host = os.getcwd().rpartition('/work/')[0].rpartition('/')[2]\n"
+            f"open({go!r} + f'.{{host}}.{{os.getpid()}}', 'w').close()\n"
+            f"while not os.path.exists({go!r}):\n    time.sleep(0.02)\n{code}"
+        )
+
+    def begun(self) -> set[tuple[str, str]]:
+        """Where `held_back` code has begun: host and process."""
+        return {(host, pid) for _, host, pid in (path.name.split(".") for path in self.folder.glob("go.*"))}
+
+    def held_elsewhere(self, code: str) -> str:
+        """The code on host `one`; jobs on other hosts only wait for the file `go`."""
+        go = str(self.folder / "go")
+        return (
+            "import os, time\n"
+            "elsewhere = '/one/work/' not in os.getcwd() + '/'\n"
+            f"while elsewhere and not os.path.exists({go!r}):\n    time.sleep(0.02)\n"
+            f"if not elsewhere:\n    {code}\n"
+            "return {'v': 1}"
+        )
 
     def until_cut(self) -> str:
         """Code that waits for `cut`, but for one job on host `one`: until then the run is in its middle."""
@@ -104,9 +122,20 @@ class Farm:
         support.wait_until(ready, what=f"{hosts} hosts")
 
     def let_go(self, hosts: int) -> None:
-        """As soon as so many hosts are ready: the first one shall not do all the work."""
-        self.wait_for(hosts)
+        """As soon as jobs have begun on so many hosts: the first one shall not do all the work."""
+        support.wait_until(lambda: len({host for host, _ in self.begun()}) == hosts, what=f"jobs on {hosts} hosts")
         (self.folder / "go").touch()
+
+    def let_go_when(self, host: str, *states: str) -> None:
+        """As soon as a host has been in one of these states."""
+        told = lambda: any(e["host"] == host and e["state"] in states for e in self.events("host"))  # noqa: E731
+        support.wait_until(told, what=f"{host} to be {' or '.join(states)}")
+        (self.folder / "go").touch()
+
+    def finish(self, process: subprocess.Popen[str]) -> Ran:
+        """Wait for the end of a run."""
+        out, err = process.communicate(timeout=240)
+        return Ran(process.returncode, out, err)
 
     def resume(self) -> Ran:
         done = support.tea_cmd("resume", "--spool", self.spool, cwd=self.folder, env=self.env)

@@ -173,7 +173,9 @@ def test_a_key_that_the_host_does_not_take(farm: Farm) -> None:
 @both_transports
 def test_one_wrong_host_does_not_stop_the_others(two: Farm) -> None:
     two.host("bad", known=False)
-    ran = two.run(two.workflow(SLOW, 12))
+    process = two.start(two.workflow(two.held_back(QUICK), 12))
+    two.let_go_when("bad", "out")
+    ran = two.finish(process)
     assert (ran.state["sum"], "bad" in ran.state["hosts"]) == (12, False)
     assert "host bad: its host key is not known" in ran.err
 
@@ -194,9 +196,9 @@ def test_a_full_disk_on_one_host(two: Farm) -> None:
     small.mkdir(mode=0o700)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m,mode=700", "tmpfs", small], check=True)
     try:
-        code = "import time\nopen('filler', 'ab').write(b'x' * 4_000_000)\ntime.sleep(0.05)\nreturn {'v': 1}"
-        process = two.start(two.workflow(two.held_back(code), 30))
-        two.let_go(2)
+        code = two.held_elsewhere("open('filler', 'ab').write(b'x' * 4_000_000)")
+        process = two.start(two.workflow(code, 30))
+        two.let_go_when("one", "lost", "out")
         out, err = process.communicate(timeout=240)
         assert [error for error in json.loads(out)["errors"] if error] == []
         assert json.loads(out)["sum"] == 30
@@ -212,9 +214,10 @@ def test_a_host_that_loses_everything(two: Farm, tmp_path: Path) -> None:
     broken.write_text(f'#!/bin/sh\nexec {sys.executable} "$1" "$2" "import os, signal; signal.alarm(1); $3"\n')
     broken.chmod(0o755)
     two.host("broken", python=str(broken))
-    ran = two.run(two.workflow("import time; time.sleep(1.2); return {'v': 1}", 40, max_lost=1))
+    process = two.start(two.workflow(two.held_back(QUICK), 40, max_lost=1))
+    two.let_go_when("broken", "out")
+    ran = two.finish(process)
     assert (ran.state["ok"], "broken" in ran.state["hosts"]) == (40, False)
-    assert [event for event in two.events("host") if event["host"] == "broken" and event["state"] == "out"]
 
 
 def test_a_host_that_was_out_is_on_trial_until_it_has_brought_a_result(two: Farm) -> None:
@@ -231,12 +234,14 @@ def test_a_host_that_was_out_is_on_trial_until_it_has_brought_a_result(two: Farm
         try:
             two.wait_for(2)
             one = two.hosts.hosts[0]
-            before = sessions(one.workdir)
+            wait_until(lambda: [host for host, _ in two.begun()].count("one") == 2, what="jobs in both slots of one")
+            before, begun = sessions(one.workdir), two.begun()
             one.stop()
             wait_until(lambda: states(two, "one")[-1] == "out", what="the circuit to open")
             one.start()
             wait_until(lambda: states(two, "one")[-1] == "half-open", what="the trial")
             wait_until(lambda: jobs_in(sessions(one.workdir) - before), what="a job on trial")
+            wait_until(lambda: any(host == "one" for host, _ in two.begun() - begun), what="the job to begin")
             assert len(jobs_in(sessions(one.workdir) - before)) == 1
             (two.folder / "go").touch()
             out, _ = process.communicate(timeout=240)
@@ -298,6 +303,7 @@ def test_a_secret_is_handed_over_and_nowhere_to_be_seen(farm: Farm) -> None:
     ran = farm.run(farm.workflow(code, 2), env={"API_TOKEN": canary})
     assert ran.state["sum"] == 2 * len(canary)
     assert [result["state"]["seen"] for result in farm.results()] == [[], []]
+    wait_until(lambda: not one.sessions(), what="an end of what ran there")
     assert list(one.workdir.glob("fan-out-*/spool/runs/*")), "nothing was kept, so nothing was searched"
     for place in (farm.folder, one.folder):
         for path in (path for path in place.rglob("*") if path.is_file() and not path.is_symlink()):

@@ -29,7 +29,7 @@ class Door:
         self.env: dict[str, str] = {}
 
     def argv(self, alias: str, command: str = "echo in") -> list[str]:
-        config = RemoteConfig(hosts=[alias], transport=self.transport, connect_timeout=5, **self.remote)  # type: ignore[arg-type]
+        config = RemoteConfig(hosts=[alias], transport=self.transport, connect_timeout=30, **self.remote)  # type: ignore[arg-type]
         return ARGV[self.transport](config.hosts[0], config, command)
 
     def knock(self, alias: str) -> HostError | None:
@@ -67,8 +67,10 @@ def door(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 def agent(tmp_path: Path) -> Iterator[str]:
     """The socket of an ssh-agent."""
     socket = str(tmp_path / "agent")
+    env = {**os.environ, "SSH_AUTH_SOCK": socket}
     process = subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL)
-    wait_until(lambda: os.path.exists(socket), what="the agent")
+    listens = lambda: subprocess.run(["ssh-add", "-l"], env=env, capture_output=True, check=False).returncode != 2  # noqa: E731
+    wait_until(listens, what="the agent")
     yield socket
     process.terminate()
     process.wait(240)

@@ -135,10 +135,11 @@ def test_the_copy_on_a_host_is_a_spool_for_the_verbs_there(farm: Farm) -> None:
     told = there("status", spool)
     assert f":{farm.spool}/runs/" in next(line for line in told.splitlines() if line.startswith("copy of   "))
     assert "\nstate     running, started " in told
-    assert there("logs", "0", "--spool", spool) == "hello\n"
+    wait_until(lambda: there("logs", "0", "--spool", spool) == "hello\n", what="what the job has printed")
     go.touch()
     out, err = process.communicate(timeout=240)
     assert json.loads(out)["sum"] == 3, err
+    wait_until(lambda: not one.sessions(), what="an end of what ran there")
     told = json.loads(there("status", spool, "--json"))
     assert (told["state"], told["fanouts"][0]["done"]) == ("done", 3)
     assert "0002-each" in there("list", "--spool", spool)

@@ -49,9 +49,11 @@ def only_the_program_stays(host: Host) -> None:
 def test_the_program_is_copied_once(farm: Farm) -> None:
     host = farm.host("one")
     farm.run(farm.workflow(VALUE))
+    only_the_program_stays(host)
     (program,) = host.workdir.iterdir()
     before = program.stat()
     assert farm.run(farm.workflow(VALUE)).state["sum"] == 15
+    only_the_program_stays(host)
     (again,) = host.workdir.iterdir()
     assert (again.name, again.stat().st_ino) == (program.name, before.st_ino)
 
@@ -59,6 +61,7 @@ def test_the_program_is_copied_once(farm: Farm) -> None:
 def test_a_damaged_program_is_replaced(farm: Farm) -> None:
     host = farm.host("one")
     farm.run(farm.workflow(VALUE))
+    only_the_program_stays(host)
     (program,) = host.workdir.iterdir()
     program.write_bytes(b"rubbish")
     assert farm.run(farm.workflow(VALUE)).state["sum"] == 15
@@ -126,8 +129,9 @@ def test_large_files_take_little_memory(farm: Farm) -> None:
         "return {'v': os.path.getsize('blob'), 'pid': pid, 'status': open(f'/proc/{pid}/status').read()}"
     )
     process = farm.start(farm.workflow(farm.held_back(code), 1))
-    farm.let_go(1)
+    wait_until(farm.begun, what="the job to begin")
     here = peak(Path(f"/proc/{process.pid}/status").read_text())
+    farm.let_go(1)
     out, err = process.communicate(timeout=240)
     assert json.loads(out)["sum"] == 96 << 20, err
     there = peak(farm.results()[0]["state"]["status"])
@@ -146,7 +150,7 @@ def test_a_timeout_is_kept_on_the_host(farm: Farm) -> None:
     code = "import subprocess; subprocess.run(['sleep', '3600']); return {}"
     ran = farm.run(farm.workflow(code, 1, timeout_seconds=0.5))
     assert ran.state["outcomes"] == ["timed_out"]
-    assert not [pid for pid in host.sessions() if "3600" in Path(f"/proc/{pid}/cmdline").read_text()]
+    wait_until(lambda: not host.sessions(), what="an end of what ran there")
 
 
 def test_retries_are_counted_across_hosts(two: Farm) -> None:

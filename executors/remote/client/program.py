@@ -23,6 +23,9 @@ ALIVE = 2.0
 SILENCE = 8.0
 """Seconds in which nothing comes after which the link counts as dead."""
 
+AFTER = 10.0
+"""Seconds after the end of a command's output in which the host may say how it ended."""
+
 CHUNK = 1 << 18
 WINDOW = 1 << 22
 """Bytes that the host may send ahead."""
@@ -77,9 +80,9 @@ class _Pump:
         with contextlib.suppress(OSError):
             while data := self._channel.recv(CHUNK):
                 _write(1, data)
-        errors.join(2)
+        errors.join(AFTER)
         # paramiko would wait for ever for an exit code that never comes.
-        if self._channel.status_event.wait(2) and self._channel.exit_status >= 0:
+        if self._channel.status_event.wait(AFTER) and self._channel.exit_status >= 0:
             return self._channel.exit_status
         return self._lost("Connection closed by remote host")
 
