@@ -34,7 +34,7 @@ ROUNDS = 30
 LINKS = 64
 """Links that are tried; GlusterFS stops at about 45."""
 
-EVENT_PATIENCE = 2.0
+EVENT_PATIENCE = 10.0
 """Seconds for which a file event is waited for."""
 
 CLOCK_OFFSET = 2.0
