@@ -479,7 +479,9 @@ class TestShutdown:
 
         def slowly(parcel: Any, name: str) -> Any:
             ending.start()
-            ending.join(0.3)
+            ending.join(0.1)
+            pool.wake()  # whoever would end now does
+            ending.join(0.2)
             return make_job(parcel, name)
 
         monkeypatch.setattr(pool, "_make", slowly)

@@ -151,7 +151,8 @@ def test_a_job_that_was_cancelled_meanwhile_is_ended(spool_dir: Path, tmp_path: 
     pids = tmp_path / "pid"
     code = (
         f"import os, time\nif state['item']:\n    open({str(pids)!r}, 'w').write(str(os.getpid()))\n"
-        f"    time.sleep(600)\nwhile not os.path.exists({str(pids)!r}):\n    time.sleep(0.01)\nraise OSError"
+        f"    time.sleep(600)\nwhile not (os.path.exists({str(pids)!r}) and os.path.getsize({str(pids)!r})):\n"
+        "    time.sleep(0.01)\nraise OSError"
     )
     open_spool(str(spool_dir))
     start_tea("worker", spool_dir, "--follow", "--slots", "2")

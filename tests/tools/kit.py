@@ -86,6 +86,8 @@ def start(
         lambda: len([*here.glob(f"{fanouts}/done/*"), *here.glob(f"{fanouts}/failed/*")]) == ended,
         what=f"{ended} jobs to end",
     )
+    others = given.get("items", 4) - ended
+    wait_until(lambda: len([*here.glob(f"{fanouts}/todo/*")]) == others, what=f"the other {others} jobs to be made")
     wait_until((here / "block.reached").exists, what="item 2 to have printed")
     return process
 

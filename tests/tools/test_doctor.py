@@ -29,6 +29,8 @@ nodes:
     action:
       run: |
         import os, time
+        if state["item"] == 2:
+            open("reached", "w").close()
         while os.path.exists(state.get("block", "")) and state["item"] == 2:
             time.sleep(0.01)
         return {"value": state["item"]}
@@ -61,6 +63,11 @@ def doctor(here: Path, *arguments: str, code: int = 0) -> str:
 def read(here: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
     value: dict[str, Any] = json.loads(doctor(here, "--json", *arguments, code=code))
     return value
+
+
+def workers(here: Path) -> Any:
+    """What `tea spool status` tells of the workers."""
+    return json.loads(tea_cmd("spool", "status", "--json", cwd=here).stdout)["workers"]
 
 
 def wrong(found: dict[str, Any]) -> set[str]:
@@ -205,10 +212,11 @@ def test_a_crashed_run_says_how_to_go_on_and_then_all_is_well(here: Path, start_
     )
     spool = here / ".tea" / "spool"
     wait_until(lambda: len([*spool.glob("runs/*/fanouts/*/done/*")]) == 3, what="three jobs to end")
+    wait_until((here / "reached").exists, what="the fourth to begin")
     assert wrong(read(here, "--fix")) == set()  # a live run is in order
     process.send_signal(signal.SIGKILL)
     process.wait(240)
-    wait_until(lambda: "dead-worker" in wrong(read(here, "--quick", code=1)), what="the workers to die with it")
+    wait_until(lambda: not any(one["alive"] for one in workers(here)), what="both workers to die with it")
     found = read(here, "--fix", code=1)
     assert wrong(found) == {"stopped-run", "dead-worker", "orphan"}
     [stopped] = [finding for finding in found["findings"] if finding["kind"] == "stopped-run"]

@@ -114,7 +114,7 @@ def test_a_run_whose_lock_is_held_stays(here: Path) -> None:
 def test_a_run_whose_jobs_others_run_stays(here: Path, start_tea: Start) -> None:
     (here / "block").touch()
     process = start_tea("run", "w.yaml", "--strategy", "workers", "--input", state_of(here), cwd=here)
-    wait_until(lambda: list(here.glob(".tea/spool/runs/*/fanouts/*/todo/*")))
+    wait_until(lambda: len(list(here.glob(".tea/spool/runs/*/fanouts/*/todo/*"))) == 4)
     start_tea("worker", ".tea/spool", cwd=here)
     wait_until(lambda: (lines := read(here, "list")) and [one["state"] for one in lines].count("running") == 1)
     process.send_signal(signal.SIGKILL)
