@@ -86,6 +86,7 @@ def remove_unused(path: str) -> None:
         lock = _open_lock(path)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path, ignore_errors=True)
+            if os.path.samestat(os.fstat(lock), os.stat(f"{path}/lock")):  # else it is somebody's new one by now
+                shutil.rmtree(path, ignore_errors=True)
         finally:
             os.close(lock)
