@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
@@ -14,7 +14,7 @@ from spool.errors import SpoolError
 from spool.find import run_at, spool_of
 from spool.layout import RunFiles
 from spool.opened import must_not_be_packed
-from spool.pause import pause, paused
+from spool.pause import pause, paused, unpause
 from spool.publish import read_quietly
 from spool.run import find_run, find_spool
 from tea.cli.complete import run_names
@@ -51,7 +51,7 @@ class Held:
 @spool_option
 @json_option
 def command(names: tuple[str, ...], spool: str | None, as_json: bool) -> int:
-    done = [change(run, pause) for run in _open(chosen(names, spool), "pause")]
+    done = [hold(run) for run in _open(chosen(names, spool), "pause")]
     if as_json:
         click.echo(json.dumps([data(one) for one in done], indent=2))
     else:
@@ -79,11 +79,19 @@ def _open(runs: list[RunFiles], what: str) -> list[RunFiles]:
     return runs
 
 
-def change(run: RunFiles, how: Callable[[RunFiles], bool]) -> Held:
-    """Pause a run, or let it go on, and look at it."""
-    before = paused(run)
-    changed = how(run)
-    note = paused(run) or before
+def hold(run: RunFiles) -> Held:
+    """Pause a run, and look at what it still does."""
+    changed = pause(run)
+    return _held(run, changed, paused(run))
+
+
+def let_go(run: RunFiles) -> Held:
+    """Look at what waits in a run, and let it go on."""
+    held = _held(run, False, paused(run))
+    return replace(held, changed=unpause(run))
+
+
+def _held(run: RunFiles, changed: bool, note: Mapping[str, Any]) -> Held:
     view = inspect.look_at_run(spool_of(run.path), run, 0)
     todo = sum(group.todo for group in view.fanouts)
     return Held(run, changed, note.get("by"), note.get("at"), view.state, len(view.running), todo)

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 import click
 
 from spool.find import spool_of
-from spool.pause import unpause
 from tea.cli.complete import run_names
 from tea.cli.options import json_option, spool_hint, spool_option
-from tools.pause import Held, change, chosen, data
+from tools.pause import Held, chosen, data, let_go
 
 HELP = """Let RUN (the newest by default) go on that was paused: its workers take jobs again, within a second.
 
@@ -28,7 +27,7 @@ A run that nobody drives any more goes on with `tea resume`, which does this, to
 @spool_option
 @json_option
 def command(names: tuple[str, ...], spool: str | None, as_json: bool) -> int:
-    done = [change(run, unpause) for run in chosen(names, spool)]
+    done = [let_go(run) for run in chosen(names, spool)]
     if as_json:
         click.echo(json.dumps([data(one) for one in done], indent=2))
     else:

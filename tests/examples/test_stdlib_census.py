@@ -95,7 +95,7 @@ def test_on_hosts(censuses: dict[str, Any], tmp_path: Path) -> None:
     """As its head says, on two hosts of the names that stand in it, with a work folder of the test's."""
     if sshd.SSHD is None:
         cannot("there is no sshd; scripts/setup-system.sh installs it")
-    shutil.copytree(CENSUS, tmp_path / CENSUS.name)
+    shutil.copytree(CENSUS, tmp_path / CENSUS.name, ignore=shutil.ignore_patterns(".tea"))
     text = (CENSUS.parent / "remote_census.yaml").read_text()
     with sshd.hosts(tmp_path) as hosts:
         for name in ("server1", "server2"):

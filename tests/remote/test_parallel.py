@@ -86,7 +86,7 @@ def test_batches_are_spread_and_the_record_is_as_ever(spread: Farm) -> None:
 def test_the_census_is_the_same(spread: Farm, tmp_path: Path) -> None:
     """What threads find out, hosts find out; also the file that fails."""
     census = Path(__file__).parents[2] / "examples" / "stdlib_census"
-    shutil.copytree(census, spread.folder, dirs_exist_ok=True)
+    shutil.copytree(census, spread.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".tea"))
     text = (spread.folder / "census.yaml").read_text()
     spread.remote["files"] = ["measure.py"]
     settings = {"settings": {"parallel": {"strategy": "remote", "remote": spread.remote}}}

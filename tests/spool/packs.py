@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import stat
@@ -51,7 +52,8 @@ def tree(folder: str | Path) -> list[tuple[Any, ...]]:
     """Everything that may be known of a folder, but for inode numbers: names of one file are grouped instead."""
     found: list[tuple[Any, ...]] = []
     first: dict[int, str] = {}
-    for path in sorted([Path(folder), *Path(folder).rglob("*")]):
+    inside = [Path(where, name) for where, *names in os.walk(folder) for name in itertools.chain(*names)]
+    for path in sorted([Path(folder), *inside]):
         status, name = path.lstat(), str(path.relative_to(folder))
         kind = stat.S_IFMT(status.st_mode)
         held: Any = os.readlink(path) if path.is_symlink() else path.read_bytes() if stat.S_ISREG(kind) else None

@@ -91,7 +91,7 @@ def histogram(values: Sequence[tuple[float, str]]) -> Histogram:
         return Histogram([], False)
     seconds = [value for value, _ in values]
     longest = max(seconds)
-    shortest = max(min(seconds), longest / 1e6)
+    shortest = max(min(seconds), longest / 1e6, 1e-6)
     logarithmic = longest > 20 * shortest > 0
     edges = _powers(shortest, longest) if logarithmic else _steps(min(seconds), longest)
     if min(seconds) < edges[0]:  # next to nothing beside the longest
