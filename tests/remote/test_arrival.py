@@ -51,4 +51,4 @@ def test_no_file_lands_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with Folder() as folder:
         with pytest.raises(tarfile.OutsideDestinationError):
             Arrival(folder).files(Frame({"op": "files", "last": True}, packed(**{"../../out": b"x"})))
-        assert not Path(folder.path, "out").exists() and not (tmp_path / "out").exists()
+        assert not list(tmp_path.rglob("out"))
