@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ nodes:
       run: |
         import os, sys, time
         sys.stdout.write(f"told by {state['item']}\\n")
-        while state["item"] >= 6 and os.path.exists("hold"):
+        while os.path.exists("hold-6" if state["item"] >= 6 else "hold-0"):
             time.sleep(0.01)
         if state["item"] == 3:
             raise ValueError("bad")
@@ -214,19 +215,21 @@ def plain(screen: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen)
 
 
-def on_a_terminal(argv: list[str], cwd: Path, pattern: str) -> tuple[int, str, str]:
+def on_a_terminal(argv: list[str], cwd: Path, shown: dict[str, str]) -> tuple[int, str, str]:
     """Run a command whose stderr is a terminal of 100 columns: exit code, stdout, what the terminal got.
 
-    The file `hold` is there until the terminal has shown what fits the pattern.
+    Each file of `shown` is there until the terminal has shown what fits its pattern.
     """
-    (cwd / "hold").touch()
+    for name in shown:
+        (cwd / name).touch()
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
     env = {**clean_env(), "TERM": "xterm-256color"}
     process = subprocess.Popen(argv, cwd=cwd, env=env, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs)
     os.close(theirs)
     data = b""
-    while True:
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
         try:
             part = os.read(ours, 65536)
         except OSError:  # Linux answers EIO when the other end is closed
@@ -234,8 +237,12 @@ def on_a_terminal(argv: list[str], cwd: Path, pattern: str) -> tuple[int, str, s
         if not part:
             break
         data += part
-        if re.search(pattern, plain(data.decode(errors="replace"))):
-            (cwd / "hold").unlink(missing_ok=True)
+        for name, pattern in shown.items():
+            if re.search(pattern, plain(data.decode(errors="replace"))):
+                (cwd / name).unlink(missing_ok=True)
+    else:
+        process.kill()
+        pytest.fail(f"it has not shown all of {shown}: {plain(data.decode())[-2000:]}")
     os.close(ours)
     assert process.stdout
     out = process.stdout.read().decode()
@@ -247,8 +254,9 @@ class TestBar:
     def test_on_a_terminal(self, tmp_path: Path) -> None:
         (tmp_path / "w.yaml").write_text(WORKFLOW)
         argv = tea_argv("run", "w.yaml", "--input", json.dumps({"items": list(range(12))}), "--max-workers", "3")
-        under_way = r"split ━+ 5/12 done, 1 failed, 3 running, 3 to do, .*/(s|min), .* left"
-        code, out, screen = on_a_terminal(argv, tmp_path, under_way)
+        under_way = r"split [━╸╺]+ 5/12 done, 1 failed, 3 running, 3 to do, .*/(s|min), .* left"
+        shown = {"hold-0": "split [━╸╺]+ 0/12 done", "hold-6": under_way}
+        code, out, screen = on_a_terminal(argv, tmp_path, shown)
         assert code == 0
         assert json.loads(out)["done"] is True
         assert re.search(under_way, plain(screen))
