@@ -6,6 +6,7 @@ Import them (`from tests.support import wait_until`) or take the fixtures of `co
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -40,6 +41,21 @@ def wait_until(
             name = what or getattr(predicate, "__qualname__", repr(predicate))
             raise TimeoutError(f"waited {timeout:g} s for: {name}; the last answer was {value!r}")
         time.sleep(interval)
+
+
+def calls(function: Callable[[], object]) -> list[str]:
+    """The names of the Python functions that `function` calls, itself left out: what it costs, without a clock."""
+    called: list[str] = []
+    collecting = gc.isenabled()
+    gc.disable()  # it calls functions, too: whoever listens to the collector
+    sys.setprofile(lambda frame, event, _: called.append(frame.f_code.co_qualname) if event == "call" else None)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+        if collecting:
+            gc.enable()
+    return called[1:]
 
 
 def clean_env(extra: Mapping[str, str] | None = None) -> dict[str, str]:

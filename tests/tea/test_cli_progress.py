@@ -10,7 +10,6 @@ import pty
 import re
 import struct
 import subprocess
-import sys
 import termios
 import threading
 import time
@@ -25,7 +24,7 @@ from executors.policy import ParallelConfig
 from executors.result import ParallelFlowResult
 from spool.layout import FanOutFiles
 from tea.progress import Counts, Lines, Progress, duration, progress, speed
-from tests.support import clean_env, tea_argv, tea_cmd
+from tests.support import calls, clean_env, tea_argv, tea_cmd
 
 WORKFLOW = """\
 nodes:
@@ -164,13 +163,7 @@ class TestProgress:
     def test_costs_a_look_at_the_clock_next_to_a_job(self) -> None:
         shows, one = Progress(Shown(), Clock()), board()
         shows(one)
-        called: list[str] = []
-        sys.setprofile(lambda frame, event, arg: called.append(frame.f_code.co_qualname) if event == "call" else None)
-        try:
-            for _ in range(3):
-                shows(one)
-        finally:
-            sys.setprofile(None)
+        called = calls(lambda: [shows(one), shows(one), shows(one)])
         assert called == ["Progress.__call__", "Clock.__call__"] * 3
 
     def test_none_is_none(self) -> None:
