@@ -299,7 +299,7 @@ def _worker(exam: Examination, files: WorkerFiles, status: os.stat_result, dead:
         exam.must_be(exam.findings, "file", f"{files.path}/{name}", entry)
     if "worker.json" not in entries:
         if dead and not exam.is_young(status):
-            text = "worker.json is missing: the worker died while it began"
+            text = "worker.json is missing: the worker died while it began or ended"
             exam.findings.warning("half-made", files.path, text, f"rm -r {shlex.quote(files.path)}")
         return
     record = exam.json(files.worker)

@@ -25,7 +25,7 @@ from spool.packing import alone, remove_folder, remove_pack
 from spool.pause import paused
 from spool.publish import read_quietly
 from spool.run import CoordinatorLock, run_names
-from spool.worker import Observer, is_here
+from spool.worker import Observer
 
 OUTCOMES = ("done", "failed", "cancelled", "interrupted", "stopped")
 """The states of runs that may be removed."""
@@ -170,8 +170,9 @@ def clear_up(spool: SpoolFiles) -> None:
 
 def dead_workers(spool: SpoolFiles) -> list[tuple[WorkerView, Size]]:
     """The workers of this host that were killed and left their folder, and what is in it."""
-    dead = [one for one in inspect.workers(spool) if not one.alive]
-    return [(one, size_of(spool.worker(one.name).path)) for one in dead if is_here(one.record)]
+    observer = Observer(spool)
+    dead = [one for one in inspect.workers(spool, observer) if not one.alive and observer.was_here(one.name)]
+    return [(one, size_of(spool.worker(one.name).path)) for one in dead]
 
 
 def bury(spool: SpoolFiles, worker: WorkerView, observer: Observer) -> None:

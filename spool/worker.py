@@ -266,10 +266,10 @@ class Observer:
             if only is not None and name not in only:
                 continue
             files = self._spool.worker(name)
-            if self._was_here(name):
+            if self.was_here(name):
                 shutil.rmtree(files.path, ignore_errors=True)
 
-    def _was_here(self, name: str) -> bool:
+    def was_here(self, name: str) -> bool:
         """Whether a worker that is dead was one of this host, and is none that is just being made."""
         record = self._records.get(name)
         if record is not None:

@@ -209,15 +209,15 @@ def plain(screen: str) -> str:
 
 
 def on_a_terminal(argv: list[str], cwd: Path, shown: dict[str, str]) -> tuple[int, str, str]:
-    """Run a command whose stderr is a terminal of 100 columns: exit code, stdout, what the terminal got.
+    """Run a command whose stderr is a terminal of 160 columns: exit code, stdout, what the terminal got.
 
     Each file of `shown` is there until the terminal has shown what fits its pattern.
     """
     for name in shown:
         (cwd / name).touch()
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
-    env = {**clean_env(), "TERM": "xterm-256color"}
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 160, 0, 0))
+    env = {**clean_env(), "TERM": "xterm-256color", "COLUMNS": "160"}  # that of who runs the tests would count
     process = subprocess.Popen(argv, cwd=cwd, env=env, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs)
     os.close(theirs)
     data = b""
@@ -235,12 +235,12 @@ def on_a_terminal(argv: list[str], cwd: Path, shown: dict[str, str]) -> tuple[in
                 (cwd / name).unlink(missing_ok=True)
     else:
         process.kill()
-        pytest.fail(f"it has not shown all of {shown}: {plain(data.decode())[-2000:]}")
+        pytest.fail(f"it has not shown all of {shown}: {plain(data.decode(errors='replace'))[-2000:]}")
     os.close(ours)
     assert process.stdout
     out = process.stdout.read().decode()
     process.stdout.close()
-    return process.wait(240), out, data.decode()
+    return process.wait(240), out, data.decode(errors="replace")
 
 
 class TestBar:

@@ -6,12 +6,14 @@ import fcntl
 import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from spool.claim import host_name
 from tests.support import tea_cmd, wait_until
 from tests.tools.kit import Start, files_of, job, read, run, start, text, verb, write_workflow
 
@@ -135,6 +137,18 @@ def test_dead_workers_go_and_what_their_job_printed_is_kept(here: Path, start_te
     assert len(found["workers"]) >= 1
     wait_until(lambda: gc(here, "--yes") and not list((here / ".tea" / "spool" / "workers").iterdir()))  # late ones
     assert (job(here, 2) / "stdout.1.log").read_text() == "about to 2\n"
+
+
+def test_a_worker_that_was_killed_without_a_record_goes_too(here: Path) -> None:
+    """It died while it began, or while it ended; one that may be beginning at this moment stays."""
+    run(here)
+    workers = here / ".tea" / "spool" / "workers"
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for pid in (gone.pid, os.getpid()):
+        (workers / f"{host_name()}-{pid}-0123456789ab").mkdir()
+    assert gc(here, "--yes")["workers"] == [f"{host_name()}-{gone.pid}-0123456789ab"]
+    assert [path.name for path in workers.iterdir()] == [f"{host_name()}-{os.getpid()}-0123456789ab"]
 
 
 def test_what_a_killed_removal_left(here: Path) -> None:

@@ -113,6 +113,7 @@ def test_the_page_of_many_jobs_is_small() -> None:
 
 @given(st.lists(st.integers(0, 10**13).map(lambda microseconds: microseconds / 1e6), max_size=60))
 @example([0.0, 1e-6])
+@example([5.3e-05, 0.00105])
 @example([0.0, 5.2e-305])
 def test_a_histogram_counts_each_once_where_it_belongs(values: list[float]) -> None:
     found = totals.histogram([(value, "succeeded") for value in values])

@@ -103,15 +103,18 @@ def histogram(values: Sequence[tuple[float, str]]) -> Histogram:
     return Histogram(buckets, logarithmic)
 
 
-def _place(edges: Sequence[float], value: float) -> int:
-    """The bucket of a value, by bisection; those beyond the ends belong to the last one there.
+_SAME = 1e-12
+"""Seconds by which an edge, a sum or product of floats, may miss what it stands for; durations are whole
+microseconds. The filter of the page rounds as much.
+"""
 
-    Edges are sums and products of floats, durations whole microseconds; the filter of the page rounds as much.
-    """
+
+def _place(edges: Sequence[float], value: float) -> int:
+    """The bucket of a value, by bisection; those beyond the ends belong to the last one there."""
     low, high = 0, len(edges) - 1
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if edges[middle] - 1e-12 <= value else (low, middle)
+        low, high = (middle, high) if edges[middle] - _SAME <= value else (low, middle)
     return low
 
 
@@ -120,7 +123,7 @@ def _steps(shortest: float, longest: float) -> list[float]:
     step = _nice(max(longest - shortest, longest * 1e-3, 1e-6) / (BUCKETS - 4))
     first = math.floor(shortest / step)
     edges = [first * step]
-    while edges[-1] <= longest:
+    while edges[-1] - _SAME <= longest:
         edges.append((first + len(edges)) * step)
     return edges
 
@@ -138,7 +141,7 @@ def _powers(shortest: float, longest: float) -> list[float]:
     for factors in _FACTORS:
         every = [factor * 10.0**power for power in range(low, high) for factor in factors]
         first = max(n for n, edge in enumerate(every) if edge <= shortest)
-        last = next(n for n, edge in enumerate(every) if edge > longest)
+        last = next(n for n, edge in enumerate(every) if edge - _SAME > longest)
         edges = every[first : last + 1]
         if len(edges) <= BUCKETS + 1:
             break
