@@ -247,8 +247,8 @@ class TestBar:
     def test_on_a_terminal(self, tmp_path: Path) -> None:
         (tmp_path / "w.yaml").write_text(WORKFLOW)
         argv = tea_argv("run", "w.yaml", "--input", json.dumps({"items": list(range(12))}), "--max-workers", "3")
-        under_way = r"split [━╸╺]+ 5/12 done, 1 failed, 3 running, 3 to do, .*/(s|min), .* left"
-        shown = {"hold-0": "split [━╸╺]+ 0/12 done", "hold-6": under_way}
+        under_way = r"split [━╸╺ ]+5/12 done, 1 failed, 3 running, 3 to do, .*/(s|min), .* left"
+        shown = {"hold-0": "split [━╸╺ ]+0/12 done", "hold-6": under_way}
         code, out, screen = on_a_terminal(argv, tmp_path, shown)
         assert code == 0
         assert json.loads(out)["done"] is True
