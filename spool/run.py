@@ -76,6 +76,7 @@ def check_private(path: str) -> None:
 
 def create_run(spool: SpoolFiles, label: str, record: dict[str, Any], workflow: bytes) -> RunFiles:
     """Make a run: `20261124-053012-LABEL-7f3a`, so that names sort by time."""
+    os.makedirs(spool.runs, 0o700, exist_ok=True)  # somebody may have removed all runs with their folder
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     while True:
         run = spool.run(f"{stamp}-{safe_name(label or 'run', 40)}-{secrets.token_hex(2)}")

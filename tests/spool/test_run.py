@@ -47,6 +47,14 @@ def test_a_new_spool_is_private(tmp_path: Path) -> None:
     assert json.loads(Path(spool.spool).read_bytes()) == record
 
 
+def test_a_spool_whose_runs_were_removed_by_hand_takes_new_ones(tmp_path: Path) -> None:
+    spool = open_spool(f"{tmp_path}/spool")
+    os.rmdir(spool.runs)
+    run = create_run(open_spool(spool.path), "x", {}, b"")
+    assert runs(spool) == [run]
+    assert stat.S_IMODE(os.stat(spool.runs).st_mode) == 0o700
+
+
 def test_a_path_to_a_spool_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert open_spool("spool").path == f"{tmp_path}/spool"
