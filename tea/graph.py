@@ -248,6 +248,18 @@ class Graph:
                 return FanOut(node, edge.fan_in, edges=[edge for edge in edges if edge.parallel])
         return None
 
+    def configs(self) -> Iterator[tuple[str, ParallelConfig]]:
+        """The strategy and the configuration of every fan-out."""
+        for node in self.nodes.values():
+            if node.fan_out is not None:
+                config = node.fan_out.config or self.parallel_config
+                yield node.fan_out.strategy or config.strategy, config
+        for edges in self.edges.values():
+            for edge in edges:
+                if edge.parallel:
+                    config = edge.config or self.parallel_config
+                    yield config.strategy, config
+
     # -- travelling -------------------------------------------------------------------------------------
 
     def reachable(self, *entries: str, until: str | None = None) -> list[str]:

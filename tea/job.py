@@ -108,7 +108,7 @@ class WorkflowRunner(_Runner):
         folder = str(workflow.folder)
         if folder not in sys.path:
             sys.path.insert(0, folder)
-        return build(workflow, StateGraph, self._options.actions)
+        return build(workflow, StateGraph, self._options.actions, functions=False)
 
 
 class GraphRunner(_Runner):

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from executors import capture
-from executors.policy import ParallelConfig
 from executors.result import ParallelFlowResult
 from executors.travel import PickleValidationError
 from spool import jsonio
@@ -68,7 +67,7 @@ class Session:
             self.warn(str(problem))
         folder = str(workflow.folder)
         sys.path[:] = [folder, *(entry for entry in sys.path if entry != folder)]
-        graph = build(workflow, StateGraph)
+        graph = build(workflow, StateGraph, strategy=self.options.strategy)
         assert isinstance(graph, StateGraph)
         graph.check()
         self.check_strategies(graph)
@@ -76,7 +75,7 @@ class Session:
 
     def check_strategies(self, graph: Graph) -> None:
         """Every strategy that the graph will want is asked for now: an error in the night is too late."""
-        wanted = [self.options.strategy] if self.options.strategy else _strategies(graph)
+        wanted = [self.options.strategy] if self.options.strategy else [one for one, _config in graph.configs()]
         usable = [known_strategy(strategy, self.options.strict, self.warn) for strategy in dict.fromkeys(wanted)]
         if "remote" in usable:
             self._check_hosts(graph)
@@ -89,7 +88,7 @@ class Session:
         """The settings of the strategy `remote` can be used. Raises ValueError."""
         from executors.remote import RemoteConfig
 
-        for strategy, config in _configs(graph):
+        for strategy, config in graph.configs():
             if (self.options.strategy or strategy) == "remote":
                 RemoteConfig.usable(config.remote_config)
 
@@ -248,23 +247,6 @@ def _listening(fan_outs: FanOuts, listener: Listener) -> Callable[[Graph, FanOut
         return results
 
     return fan_out
-
-
-def _strategies(graph: Graph) -> Iterator[str]:
-    return (strategy for strategy, _config in _configs(graph))
-
-
-def _configs(graph: Graph) -> Iterator[tuple[str, ParallelConfig]]:
-    """The strategy and the configuration of every fan-out."""
-    for node in graph.nodes.values():
-        if node.fan_out is not None:
-            config = node.fan_out.config or graph.parallel_config
-            yield node.fan_out.strategy or config.strategy, config
-    for edges in graph.edges.values():
-        for edge in edges:
-            if edge.parallel:
-                config = edge.config or graph.parallel_config
-                yield config.strategy, config
 
 
 def _traceback(error: BaseException) -> str:

@@ -6,13 +6,14 @@ import importlib
 import importlib.util
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from tea.dialect.kinds import Report
 from tea.dialect.problems import KeyPath, did_you_mean
+from tea.nodes import absent
 
 Actions = dict[str, Callable[..., Any]]
 
@@ -79,6 +80,36 @@ def check_references(raw: Mapping[str, Any], actions: Mapping[str, Any], folder:
             file = folder / Path(subgraph).expanduser()
             if not file.is_file():
                 report.error((*path, "subgraph"), f"there is no workflow '{file}'")
+
+
+def check_functions(
+    raw: Mapping[str, Any], actions: Mapping[str, Any], folder: Path, elsewhere: Collection[str], report: Report
+) -> None:
+    """Every function of a module that is used is there; the folder comes first on `sys.path`.
+
+    elsewhere: nodes that another machine may run, with modules of its own.
+    """
+    used = [(path, uses) for path, uses in _uses(raw) if ":" in uses and uses not in actions]
+    if not used:
+        return
+    before = list(sys.path)
+    sys.path[:] = [str(folder), *(entry for entry in before if entry != str(folder))]
+    try:
+        for path, uses in used:
+            wrong = absent(uses, elsewhere=raw["nodes"][path[1]]["name"] in elsewhere)
+            if wrong is not None:
+                report.error(path, wrong)
+    finally:
+        sys.path[:] = before
+
+
+def _uses(raw: Mapping[str, Any], at: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
+    """Every `uses`, those of workflows that are written inside this one too."""
+    for path, spec in _specs(raw):
+        if isinstance(spec.get("uses"), str):
+            yield (*at, *path, "uses"), spec["uses"]
+        if isinstance(spec.get("subgraph"), Mapping):
+            yield from _uses(spec["subgraph"], (*at, *path, "subgraph"))
 
 
 def _specs(raw: Mapping[str, Any]) -> Iterator[tuple[KeyPath, Mapping[str, Any]]]:

@@ -12,7 +12,7 @@ from typing import Any, cast
 from executors.attempt import NodeFailure
 from executors.policy import ParallelConfig
 from tea import templates
-from tea.dialect.actions import check_references, imported
+from tea.dialect.actions import check_functions, check_references, imported
 from tea.dialect.code import place_of
 from tea.dialect.kinds import Report
 from tea.dialect.navigate import Link, data_fan_in, is_data_fan_out
@@ -33,15 +33,22 @@ def build(
     graph_class: type[Graph] | None = None,
     actions_registry: Actions | None = None,
     engine: Any = None,
+    strategy: str | None = None,
+    functions: bool = True,
 ) -> Graph:
     """The graph of a workflow, `graph.workflow` set to it.
 
     graph_class: `tea.StateGraph` by default. actions_registry: actions by name, besides the imported ones.
-    engine: handed to `register_actions(registry, engine)` of imported modules.
+    engine: handed to `register_actions(registry, engine)` of imported modules. strategy: the one that the run will
+    have, whatever the workflow says. functions: whether functions of modules that `uses` names are looked for.
 
-    Raises WorkflowError when an import, an action, a sub-workflow or a `retry_on` name can't be found.
+    Raises WorkflowError when an import, an action, a function, a sub-workflow or a `retry_on` name can't be found.
     """
-    return _Builder(workflow, graph_class or _state_graph(), dict(actions_registry or {}), engine).graph()
+    builder = _Builder(workflow, graph_class or _state_graph(), dict(actions_registry or {}), engine)
+    graph = builder.graph()
+    if functions:
+        builder.look_for_functions(graph, strategy)
+    return graph
 
 
 def _state_graph() -> type[Graph]:
@@ -86,6 +93,14 @@ class _Builder:
         if self.report.failed:
             raise WorkflowError(self.report.problems)
         return graph
+
+    def look_for_functions(self, graph: Graph, strategy: str | None) -> None:
+        """Raises WorkflowError when a function of a module that `uses` names is not where it will be called."""
+        strategies = [strategy] if strategy else [one for one, _config in graph.configs()]
+        elsewhere = self.workflow.plan.in_branches() if set(strategies) - {"thread", "process"} else set()
+        check_functions(self.workflow.raw, self.context.actions, self.workflow.folder, elsewhere, self.report)
+        if self.report.failed:
+            raise WorkflowError(self.report.problems)
 
     def fill(self, graph: Graph) -> None:
         plan = self.workflow.plan
@@ -221,5 +236,5 @@ class _SubWorkflows:
         key = os.path.abspath(self.folder / reference) if isinstance(reference, str) else f"inline {id(reference)}"
         if key not in self.built:
             workflow = load_file(key) if isinstance(reference, str) else load_dict(reference, self.folder)
-            self.built[key] = build(workflow, self.graph_class, self.actions, self.engine)
+            self.built[key] = build(workflow, self.graph_class, self.actions, self.engine, functions=False)
         return self.built[key]

@@ -31,7 +31,7 @@ class YAMLEngine:
         return self._compiled(load_dict(config, folder))
 
     def _compiled(self, workflow: Workflow) -> Any:
-        graph: Any = build(workflow, actions_registry=self.actions_registry, engine=self)
+        graph: Any = build(workflow, actions_registry=self.actions_registry, engine=self, functions=False)
         return graph.compile(
             interrupt_before=graph.interrupt_before,
             interrupt_after=graph.interrupt_after,

@@ -71,6 +71,11 @@ class Plan:
         links = (link for some in self.links.values() for link in some)
         return [Branch(one.source, one.target, one.fan_in, one.path) for one in links if one.fan_in is not None]
 
+    def in_branches(self) -> set[str]:
+        """The nodes that run in branches; one that fans out over data is among them, for its body does."""
+        written = {name for one in self.branches() for name in self.reachable(one.entry, one.fan_in)}
+        return written | {name for name, spec in self.nodes.items() if is_data_fan_out(spec)}
+
     def onward(self, name: str) -> list[str]:
         """Where the flow goes on after a node; after a fan-out that is its fan-in."""
         if (collected := self.fan_in_after(name)) is not None:

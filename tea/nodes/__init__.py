@@ -9,6 +9,7 @@ Nothing here knows how a graph is walked, where a branch runs or what happens to
 
 from tea.nodes.command import CommandFailed
 from tea.nodes.context import Context
+from tea.nodes.functions import absent
 from tea.nodes.make import make_body, make_node
 
-__all__ = ["CommandFailed", "Context", "make_body", "make_node"]
+__all__ = ["CommandFailed", "Context", "absent", "make_body", "make_node"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from tea import templates
 from tea.call import wanted
 from tea.graph import nearest
 from tea.nodes.context import Context, Step, Updates
+from tea.nodes.functions import import_function
 
 OFFERED = ("state", "config", "node", "graph", "parallel_results", "cancel_token")
 
@@ -22,7 +22,7 @@ class UnknownAction(ValueError):
 def action_step(uses: str, parameters: Mapping[str, Any], output: str | None, name: str, context: Context) -> Step:
     """The step that calls an action. Raises UnknownAction.
 
-    A function of a module is imported at the first call: the machine that builds a graph need not have it.
+    A function of a module is imported at the first call: a machine that builds a graph for others need not have it.
     """
     function = context.actions.get(uses)
     if function is None and ":" not in uses:
@@ -39,25 +39,6 @@ def action_step(uses: str, parameters: Mapping[str, Any], output: str | None, na
         return _updates(_call(found[0], given, offered), output, name, uses)
 
     return step
-
-
-def import_function(uses: str) -> Callable[..., Any]:
-    """The function named `module:function`. Raises ImportError or TypeError that say what is missing."""
-    module_name, _, path = uses.partition(":")
-    try:
-        value: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module is there; something that it imports is not
-        raise ImportError(f"uses '{uses}': there is no module '{module_name}' here", name=module_name) from error
-    for part in path.split("."):
-        if not hasattr(value, part):
-            raise ImportError(f"uses '{uses}': '{module_name}' has no '{path}'{nearest(part, dir(value))}")
-        value = getattr(value, part)
-    if not callable(value):
-        raise TypeError(f"uses '{uses}': that is a {type(value).__name__}, not a function")
-    function: Callable[..., Any] = value
-    return function
 
 
 def _call(function: Callable[..., Any], given: dict[str, Any], offered: Mapping[str, Any]) -> Any:

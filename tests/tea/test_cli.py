@@ -198,6 +198,97 @@ class TestValidate:
         assert tea_cmd("validate", path, cwd="/").returncode == 0
 
 
+class TestFunctionsThatUsesNames:
+    """`uses: module:function` is looked for before anything starts, and modules are not imported for that."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        code = (
+            "open('imported', 'w').close()\ndef shout(text):\n    return text.upper()\nif True:\n    loud = shout\n"
+        )
+        (tmp_path / "tools.py").write_text(code)
+        return tmp_path
+
+    def workflow(self, folder: Path, uses: str, more: str = "") -> Path:
+        path = folder / "w.yaml"
+        path.write_text(f"nodes:\n  - name: one\n    uses: '{uses}'\n    with: {{text: a}}\n    output: x\n{more}")
+        return path
+
+    @pytest.mark.parametrize("function", ["shout", "loud"])
+    def test_one_beside_the_workflow_is_found_and_not_imported(self, folder: Path, function: str) -> None:
+        path = self.workflow(folder, f"tools:{function}")
+        assert tea_cmd("validate", path, cwd=folder).returncode == 0
+        assert not (folder / "imported").exists()
+        assert json.loads(tea_cmd("run", path, "--no-spool", cwd=folder).stdout)["x"] == "A"
+
+    @pytest.mark.parametrize(
+        ("uses", "says"),
+        [
+            ("tols:shout", "there is no module 'tols' here (did you mean 'tools'?)"),
+            ("tools:shoud", "'tools' has no 'shoud' (did you mean 'shout'?)"),
+            ("os.paths:join", "there is no module 'os.paths' here"),
+            ("math:sqr", "'math' has no 'sqr' (did you mean 'sqrt'?)"),
+            ("tools:x.", "'tools' has no 'x.'"),
+            ("tools:", "write module:function"),
+        ],
+    )
+    @pytest.mark.parametrize("verb", [("validate",), ("run",), ("run", "--dry-run"), ("run", "--strategy", "remote")])
+    def test_one_that_is_not_there(self, folder: Path, verb: tuple[str, ...], uses: str, says: str) -> None:
+        done = tea_cmd(*verb, self.workflow(folder, uses), cwd=folder)
+        assert done.returncode == 2
+        assert f"w.yaml:3:11: uses {uses!r}: {says}" in done.stdout + done.stderr
+        assert not (folder / ".tea").exists()
+
+    def test_a_module_that_cannot_be_imported(self, folder: Path) -> None:
+        (folder / "broken.py").write_text("def f(:\n")
+        done = tea_cmd("validate", self.workflow(folder, "broken:g"), cwd=folder)
+        assert done.returncode == 2
+        assert "w.yaml:3:11: uses 'broken:g': can't import 'broken': SyntaxError: " in done.stdout
+
+    def test_every_place_that_may_name_one(self, folder: Path) -> None:
+        (folder / "w.yaml").write_text(
+            "nodes:\n"
+            "  - name: steps\n    steps:\n      - uses: tools:one\n"
+            "  - name: loop\n    type: while_loop\n    condition: 'False'\n    max_iterations: 1\n"
+            "    body:\n      - uses: tools:two\n"
+            "  - name: each\n    type: dynamic_parallel\n    items: '{{ state.x }}'\n    fan_in: all\n"
+            "    action: {uses: 'tools:three'}\n"
+            "  - {name: all, fan_in: true}\n"
+            "  - name: sub\n    subgraph:\n      nodes: [{name: in, uses: 'tools:four'}]\n"
+        )
+        done = tea_cmd("validate", "w.yaml", cwd=folder)
+        assert [line.split(": ")[0] for line in done.stdout.splitlines()] == [
+            "w.yaml:4:15",
+            "w.yaml:10:15",
+            "w.yaml:15:20",
+            "w.yaml:19:32",
+        ]
+
+    def test_files_of_two_folders_with_modules_of_one_name(self, folder: Path) -> None:
+        other = folder / "other"
+        other.mkdir()
+        (other / "tools.py").write_text("def whisper(text):\n    return text.lower()\n")
+        wrong, right = self.workflow(folder, "tools:whisper"), self.workflow(other, "tools:whisper")
+        done = tea_cmd("validate", wrong, right, cwd=folder)
+        assert f"{right}: ok" in done.stdout
+        assert f"{wrong}: ok" not in done.stdout
+
+    FAN_OUT = (
+        "  - {name: each, uses: 'only_there:f', strategy: {parallel_each: '{{ state.x }}'}, fan_in: all}\n"
+        "  - {name: all, fan_in: true}\n"
+    )
+
+    def test_a_module_of_a_branch_may_be_on_its_host_only(self, folder: Path) -> None:
+        path = self.workflow(folder, "tools:shout", self.FAN_OUT)
+        done = tea_cmd("validate", path)
+        assert done.returncode == 2
+        assert "there is no module 'only_there' here" in done.stdout
+        path.write_text(path.read_text() + "settings: {parallel: {strategy: workers}}\n")
+        assert tea_cmd("validate", path).returncode == 0
+        self.workflow(folder, "only_there:f", self.FAN_OUT + "settings: {parallel: {strategy: workers}}\n")
+        assert "w.yaml:3:11: " in tea_cmd("validate", path).stdout
+
+
 class TestSubset:
     YAML = GOOD + "  - {name: two, run: 'return {}'}\n  - {name: three, run: 'return {}'}\n"
 

@@ -18,7 +18,7 @@ from tea.graph import Graph
 
 
 def node(spec: dict[str, Any], actions: dict[str, Any] | None = None, **workflow: Any) -> Any:
-    graph = build(load_dict({"nodes": [{"name": "n", **spec}], **workflow}), Graph, actions)
+    graph = build(load_dict({"nodes": [{"name": "n", **spec}], **workflow}), Graph, actions, functions=False)
     return graph.nodes["n"].run
 
 
