@@ -142,24 +142,11 @@ class StateGraph(Graph):
         config = {**start.config, **config}
         run = self._record(config)
         scope = self._scope(run, config, stream)
-        if run is not None:
-            scope.fan_out = _listening(scope.fan_out, run)
-        outcome = "interrupted"
-        try:
+        with _Ending(run) as ending:
             for event in self.events(start, scope):
-                outcome = _OUTCOMES.get(event["type"], outcome)
+                ending.outcome = _OUTCOMES.get(event["type"], ending.outcome)
                 if event["type"] != "state" or stream:
                     yield event
-        except RunCancelledError:
-            outcome = "cancelled"
-            raise
-        except Exception:
-            outcome = "failed"
-            raise
-        finally:
-            if run is not None:
-                run.end(outcome)
-                run.close()
 
     def events(self, start: Checkpoint, scope: Scope, until: str = END) -> Iterator[Event]:
         """The events of one walk up to END or `until`, closing with `final`, `error` or `interrupt`."""
@@ -217,8 +204,9 @@ class StateGraph(Graph):
             path=(str(self.workflow.folder),) if self.workflow is not None else (),
         )
         fan_outs = FanOuts(run.recorder if run is not None else None, options)
+        fan_out = _listening(fan_outs, run) if run is not None else fan_outs
         token = config.get("cancel_token") or CancellationToken()
-        return Scope(fan_outs, config, token, (lambda _event: None) if stream else None)
+        return Scope(fan_out, config, token, (lambda _event: None) if stream else None)
 
     def execute_scoped(
         self,
@@ -230,20 +218,19 @@ class StateGraph(Graph):
     ) -> State:
         """Run from one node up to, and not including, another; gives the state there.
 
-        Raises ValueError for a node that does not exist, RuntimeError where a node fails.
+        Raises ValueError for a node that does not exist, RuntimeError where a node fails, RunCancelledError when
+        somebody cancels the run (`tea spool cancel`).
         """
         for name in (entry_point, exit_point):
             if name not in self.nodes:
                 raise ValueError(f"Node '{name}' does not exist in the graph{nearest(name, list(self.nodes))}.")
         config = dict(config or {})
         run = self._record(config) if scope is None else None
-        try:
-            state = dict(initial_state)
-            return run_branch(self, state, entry_point, exit_point, scope or self._scope(run, config, False))
-        finally:
-            if run is not None:
-                run.end("done")
-                run.close()
+        with _Ending(run) as ending:
+            scope = scope or self._scope(run, config, False)
+            state = run_branch(self, dict(initial_state), entry_point, exit_point, scope)
+            ending.outcome = "done"
+        return state
 
     # -- checkpoints --------------------------------------------------------------------------------------------
 
@@ -307,6 +294,26 @@ def _listening(fan_out: FanOutRunner, run: Run) -> FanOutRunner:
         return results
 
     return listening
+
+
+class _Ending:
+    """Around a walk: writes how it ended into its run, if it is recorded."""
+
+    def __init__(self, run: Run | None) -> None:
+        self._run = run
+        self.outcome = "interrupted"
+
+    def __enter__(self) -> _Ending:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, Exception):
+            self.outcome = "cancelled" if isinstance(error, RunCancelledError) else "failed"
+        if self._run is not None:
+            try:
+                self._run.end(self.outcome)
+            finally:
+                self._run.close()
 
 
 _OUTCOMES = {"final": "done", "error": "failed", "interrupt": "interrupted"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import json
 import os
 import textwrap
 from pathlib import Path
@@ -358,6 +359,17 @@ def test_execute_scoped_with_a_fan_out() -> None:
     broken.set_finish_point("src")
     with pytest.raises(RuntimeError, match="Error in node 'src'"):
         broken.compile().execute_scoped({}, "src", END)
+
+
+def test_the_record_of_execute_scoped_says_how_it_ended(tmp_path: Path) -> None:
+    graph = forked(a=lambda state: {"x": 1}, b=lambda state: {"x": 2}).compile()
+    graph.execute_scoped({}, "src", END, {"spool": tmp_path / "good"})
+    bad = forked(lambda parallel_results: 1 / 0, a=lambda state: {"x": 1}).compile()
+    with pytest.raises(RuntimeError, match="division by zero"):
+        bad.execute_scoped({}, "src", END, {"spool": tmp_path / "bad"})
+    for name, outcome in (("good", "done"), ("bad", "failed")):
+        (record,) = (tmp_path / name).glob("runs/*/run.json")
+        assert json.loads(record.read_text())["outcome"] == outcome
 
 
 def test_circuits_of_a_graph() -> None:

@@ -178,14 +178,18 @@ graph.add_parallel_edge("split", "branch", "join")
 graph.add_edge("branch", "join")
 graph.set_finish_point("join")
 try:
-    list(graph.compile().invoke({}))
+    {call}
 except RunCancelledError as error:
     print(error)
 """
 
 
-def test_a_run_that_a_program_drives(tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(PROGRAM)
+CALLS = ("list(graph.compile().invoke({}))", "graph.compile().execute_scoped({}, 'split', 'join')")
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_run_that_a_program_drives(tmp_path: Path, call: str) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM.replace("{call}", call))
     command = [sys.executable, "program.py"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as program:
         wait_until(lambda: (tmp_path / "begun").exists(), what="the branch to begin")
@@ -193,4 +197,5 @@ def test_a_run_that_a_program_drives(tmp_path: Path) -> None:
         out, _ = program.communicate(timeout=240)
     assert (done["asked"], done["state"]) == (True, "cancelled")
     assert out.startswith("cancelled by ")
+    assert json.loads(run_json(tmp_path))["outcome"] == "cancelled"
     assert not (tmp_path / "joined").exists()
