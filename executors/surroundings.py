@@ -78,6 +78,7 @@ class Surroundings:
 
     def __init__(self) -> None:
         self._folder = os.getcwd()
+        self._held = os.open(self._folder, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC)
         self._path = list(sys.path)
         self._live = getattr(os.environ, "_data", os.environ)  # comparing what it holds encoded takes a twentieth
         self._environment = dict(self._live)
@@ -85,7 +86,10 @@ class Surroundings:
         os.umask(self._mask)
 
     def put_back(self) -> None:
-        os.chdir(self._folder)
+        try:
+            os.chdir(self._folder)
+        except FileNotFoundError:  # a job removed it: that is no reason for the others to fail
+            os.fchdir(self._held)
         os.umask(self._mask)
         if self._live != self._environment:
             self._put_back_environment()

@@ -82,7 +82,7 @@ def branches(place: Place, code: dict[str, str], strategy: str, after: str = NOR
 
 def outcome(place: Place, name: str) -> tuple[Path, dict[str, Any]]:
     """The job of a branch, and its accepted result."""
-    [job] = [job for job in place.jobs() if job.name.endswith(f"-{name}") and "-after_" not in job.name]
+    [job] = [job for job in place.jobs() if job.name.partition("-")[2] == name]
     return job, json.loads((job / "result.json").read_bytes())
 
 
@@ -156,6 +156,20 @@ def test_code_that_changes_its_surroundings(place: Place, strategy: str) -> None
             assert "err\n" in (job / "stderr.1.log").read_text(), job
             if strategy == "process":
                 assert "from a program\n" in out, job
+
+
+def test_code_that_removes_the_folder_that_jobs_work_in(place: Place) -> None:
+    """The next job goes on in what is left of it; a folder that is there again is everybody's."""
+    work = place.folder / "work"
+    code = {
+        "removes": "import os, shutil\nshutil.rmtree(os.getcwd())\nreturn {}",
+        "renews": f"import os\nos.mkdir({str(work)!r})\nreturn {{}}",
+    }
+    branches(place, code, "process", "open('mine', 'w').close()", max_workers=1)
+    work.mkdir()
+    state = final(place.start("run", str(place.folder / "w.yaml"), cwd=work))
+    check(place, {"after_removes": "No such file"}, state, code)
+    assert (work / "mine").exists()
 
 
 def test_a_job_that_wants_more_memory_than_it_may(place: Place) -> None:
