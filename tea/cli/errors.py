@@ -69,6 +69,8 @@ def exit_code_of(error: Exception) -> int:
 
 def _os_error(error: OSError) -> str:
     """`file: what`, without the number."""
+    if isinstance(error, FileNotFoundError) and error.filename is None:
+        return "the folder that tea was called in has been removed; call it from one that exists"
     if error.filename is None or error.strerror is None:
         return str(error) or type(error).__name__
     other = f" -> {error.filename2!s}" if error.filename2 is not None else ""

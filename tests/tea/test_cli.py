@@ -100,6 +100,15 @@ class TestErrors:
         assert done.stderr == "tea: nothing.yaml: No such file or directory\n"
         assert not (tmp_path / ".tea").exists()
 
+    def test_a_removed_working_folder_is_named(self, tmp_path: Path, workflow: Path) -> None:
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        code = f"import os; os.rmdir(os.getcwd()); os.execv({sys.executable!r}, {tea_argv('run', workflow)!r})"
+        argv = [sys.executable, "-c", code]
+        done = subprocess.run(argv, cwd=gone, env=clean_env(), capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr == "tea: the folder that tea was called in has been removed; call it from one that exists\n"
+
     def test_mistakes_in_a_workflow_name_file_line_and_remedy(self, tmp_path: Path) -> None:
         path = tmp_path / "bad.yaml"
         path.write_text(GOOD + "    gotoo: two\n")
