@@ -140,8 +140,8 @@ def server_mark() -> str:
 
 def _socket_folder() -> str:
     """Where multiprocessing puts the server's socket; in `/tmp` where TMPDIR is too long for the name of a socket."""
-    before = tempfile.tempdir
-    if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_FOLDER and os.access("/tmp", os.W_OK):
+    before = tempfile.gettempdir()  # finds it by writing a file there, once, if it may remember it
+    if len(os.fsencode(before)) > _LONGEST_FOLDER and os.access("/tmp", os.W_OK):
         tempfile.tempdir = "/tmp"
     try:
         return get_temp_dir()
