@@ -13,6 +13,7 @@ from pathlib import Path
 
 import harness
 import peers
+from floor import Floor
 
 GOALS = {
     "ProcessPoolExecutor.map": 0.5,
@@ -21,6 +22,13 @@ GOALS = {
     "GNU Parallel": 25.0,
 }
 RATE = 6_000
+BARE = "bare file operations"
+"""What this machine can do: the floor with two processes and a coordinator, without checks, workflow or start-up."""
+
+
+def bare(folder: Path, jobs: int) -> float:
+    """Seconds of the floor."""
+    return Floor(folder, jobs).run_by_two()
 
 
 def tea_run(folder: Path, jobs: int, workflow: str = "noop.yaml") -> float:
@@ -51,7 +59,7 @@ def main() -> None:
 
 def measure(row: harness.Row, args: Namespace, place: str, folder: Path) -> None:
     count = harness.jobs_on(place, args.jobs)
-    rates = {"tea run": _rate(tea_run, folder, count)}
+    rates = {"tea run": _rate(tea_run, folder, count), BARE: _rate(bare, folder, count)}
     for name, (peer, share) in peers.installed().items():
         rates[name] = _rate(peer, folder, max(int(count * share), 100))
     contenders = {f"{name}, {place}": rate for name, rate in rates.items()}
@@ -61,16 +69,17 @@ def measure(row: harness.Row, args: Namespace, place: str, folder: Path) -> None
     row.add(f"tea run, {count:,} jobs", medians[ours], "jobs/s", place=place, **reached)
     row.add("  its fastest run", max(row.samples[ours]), "jobs/s", place=place)
     row.note(f"{place}: fastest over slowest run {harness.spread(row, ours):.1f}: so noisy was the machine")
+    compare(row, BARE, None, place)
     for name, goal in GOALS.items():
         if name in rates:
             compare(row, name, goal, place)
 
 
-def compare(row: harness.Row, name: str, goal: float, place: str) -> None:
+def compare(row: harness.Row, name: str, goal: float | None, place: str) -> None:
     """A peer's rate, and ours over its in the same rounds."""
     theirs = row.samples[f"{name}, {place}"]
     ratio = statistics.median(a / b for a, b in zip(row.samples[f"tea run, {place}"], theirs, strict=True))
-    more = {"goal": f">= {goal:g} x {name}", "ok": ratio >= goal} if place != "disk" else {}
+    more = {"goal": f">= {goal:g} x {name}", "ok": ratio >= goal} if goal and place != "disk" else {}
     row.add(name, statistics.median(theirs), "jobs/s", place=place, peer="this (tea)", ratio=ratio, **more)
 
 

@@ -107,7 +107,9 @@ class TestErrors:
         argv = [sys.executable, "-c", code]
         done = subprocess.run(argv, cwd=gone, env=clean_env(), capture_output=True, text=True, check=False)
         assert done.returncode == 2
-        assert done.stderr == "tea: the folder that tea was called in has been removed; call it from one that exists\n"
+        assert (
+            done.stderr == "tea: the folder that tea was called in has been removed; call it from one that exists\n"
+        )
 
     def test_mistakes_in_a_workflow_name_file_line_and_remedy(self, tmp_path: Path) -> None:
         path = tmp_path / "bad.yaml"
