@@ -22,6 +22,7 @@ demo: .venv/ready  ## run the example workflow and look at what it leaves behind
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/stdlib_census/demo.sh
 
 test: .venv/ready-dev system  ## run all tests (installs missing system programs with apt)
+	@$(BIN)/python -m compileall -q tea spool executors tools  # once: the tests start tea some thousand times
 	$(PYTEST) -n $(WORKERS) $(ARGS)
 
 check: format lint types arrows test  ## the gate: everything that must pass before a commit
