@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import codecs
+import math
 import os
 import selectors
 import shlex
@@ -241,14 +242,16 @@ class _Outputs:
 
     def follow(self, cancel_token: Any) -> bool:
         """Read until the program is over; True when the token cut it short."""
-        ended: float | None = None
+        until = math.inf
         cancelled = False
         try:
             while self.selector.get_map():
-                if not self.read(_POLL) and ended is None and self.process.poll() is not None:
-                    ended = time.monotonic()
-                if ended is not None and time.monotonic() - ended > LINGER:
+                late = time.monotonic() > until  # asked before the last look, which finds what the program said last
+                self.read(0 if late else _POLL)
+                if late:
                     break
+                if until == math.inf and self.process.poll() is not None:
+                    until = time.monotonic() + LINGER
                 if not cancelled and _is_cancelled(cancel_token):
                     cancelled = True
                     _stop(self.process, GRACE)
@@ -266,16 +269,14 @@ class _Outputs:
                 _stop(self.process, GRACE)
                 return True
 
-    def read(self, timeout: float) -> bool:
-        """Take what has come; True when there was anything."""
-        ready = self.selector.select(timeout)
-        for key, _ in ready:
+    def read(self, timeout: float) -> None:
+        """Take what has come."""
+        for key, _ in self.selector.select(timeout):
             data = self.take(key.fd)
             if data == b"":
                 self.selector.unregister(key.fileobj)
             elif data:
                 key.data.add(data)
-        return bool(ready)
 
     @staticmethod
     def take(fd: int) -> bytes | None:

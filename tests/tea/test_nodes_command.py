@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +16,13 @@ from tea.graph import Graph
 from tea.nodes import CommandFailed
 from tea.nodes import command as commands
 from tea.nodes.command import CommandCancelled, run_program
+from tests.support import is_running, kill_all, wait_until
 
 
 def run(command: Any, state: dict[str, Any], output: str | None = "out", **offered: Any) -> Any:
     spec = {"name": "n", "command": command, **({"output": output} if output else {})}
     function: Any = build(load_dict({"nodes": [spec]}), Graph).nodes["n"].run
     return function(state=state, **offered)
-
-
-def gone(pid: int) -> bool:
-    """Whether a process is dead; one that is dead but not yet waited for counts as dead."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
-def wait_until(condition: Any, seconds: float = 240) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def test_a_word_is_never_split_and_no_shell_reads_it() -> None:
@@ -82,8 +67,8 @@ def test_failure_can_be_pickled() -> None:
 
 
 def test_killed_program_and_missing_program() -> None:
-    with pytest.raises(CommandFailed, match="was killed by SIGSEGV"):
-        run("kill -SEGV $$", {})
+    with pytest.raises(CommandFailed, match="was killed by SIGUSR1"):
+        run("kill -USR1 $$", {})
     with pytest.raises(CommandFailed, match="ended with exit code 127") as caught:
         run(["no-such-program-here"], {})
     assert caught.value.exit_code == 127
@@ -132,7 +117,7 @@ def test_cancelling_kills_the_whole_group(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert isinstance(errors[0], CommandCancelled)
     assert "was stopped: its branch was cancelled" in str(errors[0])
     for pid in pids.read_text().split():
-        wait_until(lambda pid=pid: gone(int(pid)))
+        wait_until(lambda pid=pid: not is_running(int(pid)))
 
 
 def test_interrupt_kills_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +130,7 @@ def test_interrupt_kills_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands._Outputs, "follow", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_program(["sleep", "300"])
-    assert gone(started[0])
+    assert not is_running(started[0])
     assert started[0] not in commands.RUNNING
 
 
@@ -154,6 +139,31 @@ def test_program_in_the_background_does_not_hold_the_node(monkeypatch: pytest.Mo
     pid = tmp_path / "pid"
     assert run_program(f"sleep 300 & echo $! > {pid}; echo done")["stdout"] == "done\n"
     os.kill(int(pid.read_text()), signal.SIGKILL)
+
+
+def test_nor_does_one_that_prints_without_a_pause(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(commands, "LINGER", 0.2)
+    pid = tmp_path / "pid"
+    loop = "n=0; while [ $n -lt 3000 ]; do n=$((n + 1)); echo; sleep 0.01; done; echo late"
+    said = run_program(f"({loop}) & echo $! > {pid}; echo done")["stdout"]
+    kill_all([int(pid.read_text())])
+    assert said.strip() == "done"
+
+
+def test_the_last_words_of_a_program_are_read_however_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may say them and end between a look at its output and the next, and that may come after all patience."""
+    monkeypatch.setattr(commands, "LINGER", -1)
+    look, looks = commands._Outputs.read, []
+
+    def too_early(self: Any, timeout: float) -> None:
+        looks.append(timeout)
+        if len(looks) > 1:
+            look(self, timeout)
+        else:
+            self.process.wait(240)
+
+    monkeypatch.setattr(commands._Outputs, "read", too_early)
+    assert run_program(["echo", "done"])["stdout"] == "done\n"
 
 
 def test_programs_inherit_the_descriptors_they_should(tmp_path: Path) -> None:
