@@ -63,8 +63,16 @@ class Browser:
         script = f'exec "$@" 3<&{there} 4>&{back}'
         argv = ["bash", "-c", script, "browser", path, *FLAGS, f"--user-data-dir={self._home}", "about:blank"]
         quiet = subprocess.DEVNULL
+        # It is killed in the end: what it leaves in the folder for temporary files and at home goes with its own.
+        env = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
         self._process = subprocess.Popen(
-            argv, pass_fds=(there, back), stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
+            argv,
+            pass_fds=(there, back),
+            stdin=quiet,
+            stdout=quiet,
+            stderr=quiet,
+            start_new_session=True,
+            env={**env, "HOME": self._home, "TMPDIR": self._home},
         )
         os.close(there)
         os.close(back)
@@ -142,6 +150,7 @@ class Page:
         self.url = path.as_uri()
         self.call("Page.navigate", url=self.url)
         wait_until(lambda: self.js("document.readyState === 'complete' && location.protocol === 'file:'"))
+        self.settle()
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         return self._browser.call(method, self._session, **parameters)
@@ -180,8 +189,9 @@ class Page:
         return found
 
     def settle(self) -> None:
-        """Wait until what was asked for is drawn."""
-        self.js("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        """Wait until what was asked for is done, also what the page put off with a timer of 0 ms, and drawn."""
+        drawn = "requestAnimationFrame(() => requestAnimationFrame(done))"
+        self.js(f"new Promise(done => setTimeout(() => {drawn}, 0))")
 
     def click(self, selector: str) -> None:
         """A real click on the middle of an element, which is scrolled into view before."""
