@@ -15,8 +15,8 @@ import pytest
 
 from tests import support
 
-# How long one example takes says more about the machine's other tenants than about the code.
-hypothesis.settings.register_profile("tea", deadline=None)
+# How long examples take says more about the machine's other tenants than about the code.
+hypothesis.settings.register_profile("tea", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("tea")
 
 # Who is started in the background of a script ignores Ctrl-C, and so does all that it starts; it is tested here.

@@ -75,7 +75,8 @@ def test_alias_bomb_is_refused_without_the_memory() -> None:
 
 def test_deep_nesting_is_refused_and_survived() -> None:
     assert "nested deeper" in refusal("variables: " + "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1) + "\n" + NODES)
-    assert "nested deeper" in refusal("variables: " + "[" * 100_000)
+    message = refusal("variables: " + "[" * 100_000)  # libyaml looks ahead; from 0.2.6 on it counts itself as it does
+    assert "nested deeper" in message or "maximum nesting depth" in message
     assert "nested deeper" in refusal("variables:\n" + "\n".join(" " * n + "a:" for n in range(1, 300)))
     ok = "variables: {v: " + "[" * (MAX_DEPTH - 5) + "]" * (MAX_DEPTH - 5) + "}\n" + NODES
     load_text(ok)

@@ -377,7 +377,9 @@ def test_circuits_of_a_graph() -> None:
         raise OSError
 
     graph = forked(bad=bad)
-    graph.compile(parallel_config=ParallelConfig(circuit_breaker=CircuitBreakerConfig(failure_threshold=1)))
+    graph.compile(
+        parallel_config=ParallelConfig(circuit_breaker=CircuitBreakerConfig(failure_threshold=1, reset_timeout=3600))
+    )
     list(graph.invoke({}))
     assert graph.get_circuit_states()["bad"]["state"] == "open"
     *_, last = graph.invoke({})
