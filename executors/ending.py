@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from spool.layout import SpoolFiles, WorkerFiles
 from spool.worker import Observer, is_gone
@@ -19,17 +20,30 @@ MARK = "TEA_WORKER"
 """Environment variable that names the worker to whatever its jobs start."""
 
 _STEP = 0.01
+_PATIENCE = 5.0
+_LOOKS = 100
 
 
-def processes_of(worker: WorkerFiles) -> set[int]:
-    """The processes of this user that hold the worker's lock or bear its mark; this process is never one."""
+def processes_of(worker: WorkerFiles) -> Iterator[int]:
+    """The processes of this user that hold the worker's lock or bear its mark, each as it is found; never this one.
+
+    It looks until there is nobody new: what forks and ends all the time has always made the next one already.
+    """
     mark = f"{MARK}={worker.name}".encode()
+    known = {str(os.getpid())}
+    for _ in range(_LOOKS):
+        new = _all_processes() - known
+        yield from (int(pid) for pid in new if _belongs(pid, mark, worker.lock))
+        known |= new
+        if not new:
+            return
+
+
+def _all_processes() -> set[str]:
     try:
-        names = os.listdir("/proc")
+        return {name for name in os.listdir("/proc") if name.isdecimal()}
     except FileNotFoundError:
         return set()
-    found = {int(name) for name in names if name.isdecimal() and _belongs(name, mark, worker.lock)}
-    return found - {os.getpid()}
 
 
 def _belongs(pid: str, mark: bytes, lock: str) -> bool:
@@ -57,12 +71,12 @@ def end_worker(pid: int, worker: WorkerFiles | None, grace: float, wait: Callabl
 
 
 def kill_rest(pid: int, worker: WorkerFiles | None) -> None:
-    """KILL to whatever is left of a worker, until nothing is: what is killed may have just started something."""
-    for _ in range(10):
-        others = _signal_all(pid, worker, signal.SIGKILL)
-        if not others and not _group_lives(pid):
-            return
-        time.sleep(_STEP)
+    """KILL to whatever is left of a worker, until nothing is.
+
+    One signal ends a whole group, also one that forks all the time: the kernel lets no fork through meanwhile. What
+    leaves its group again and again has to be found before it has made the next one and ended.
+    """
+    _until_nobody_is_left(lambda: bool(_signal_all(pid, worker, signal.SIGKILL)) or _group_lives(pid))
 
 
 def reap(spool: SpoolFiles) -> None:
@@ -71,21 +85,28 @@ def reap(spool: SpoolFiles) -> None:
     It holds the lock of its worker, so that its job would not run again as long as it lives.
     """
     for name in Observer(spool).orphaned():
-        for _ in range(10):
-            left = processes_of(spool.worker(name))
-            if not left:
-                break
-            for pid in left:
-                _signal(pid, signal.SIGKILL)
-            time.sleep(_STEP)
+        _until_nobody_is_left(partial(_signal_each, spool.worker(name), signal.SIGKILL))
+
+
+def _until_nobody_is_left(kill: Callable[[], object]) -> None:
+    """Call what kills and says whether it found anybody, until it finds nobody; after some seconds it gives up."""
+    deadline = time.monotonic() + _PATIENCE
+    while kill() and time.monotonic() < deadline:
+        time.sleep(_STEP)
 
 
 def _signal_all(pid: int, worker: WorkerFiles | None, number: int) -> set[int]:
-    others = processes_of(worker) if worker is not None else set()
     signal_group(pid, number)
-    for other in others:
-        _signal(other, number)
-    return {other for other in others if lives(other)}
+    return _signal_each(worker, number) if worker is not None else set()
+
+
+def _signal_each(worker: WorkerFiles, number: int) -> set[int]:
+    """Signal what a worker's job has started, each as soon as it is found."""
+    found = set()
+    for pid in processes_of(worker):
+        _signal(pid, number)
+        found.add(pid)
+    return found
 
 
 def signal_group(pid: int, number: int) -> bool:
@@ -100,7 +121,17 @@ def signal_group(pid: int, number: int) -> bool:
 
 
 def _group_lives(pid: int) -> bool:
-    return signal_group(pid, 0)
+    """Whether anything runs in a process group; zombies do not, but can be signalled."""
+    return signal_group(pid, 0) and (lives(pid) or not os.path.isdir("/proc/self") or any(map(lives, _members(pid))))
+
+
+def _members(group: int) -> Iterator[int]:
+    for pid in map(int, _all_processes()):
+        try:
+            if os.getpgid(pid) == group:
+                yield pid
+        except ProcessLookupError:  # it has just ended
+            pass
 
 
 def _signal(pid: int, number: int) -> None:
