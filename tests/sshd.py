@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import re
 import shutil
 import signal
 import socket
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support import children_of, kill_all, marked_with, wait_until
+from tests.support import children_of, is_running, kill_all, marked_with, wait_until
 
 PYTHON = os.path.dirname(os.path.realpath(sys.executable))
 """Where `python3` is on every host: the one of the tests, without what is installed beside it for them."""
@@ -114,16 +115,20 @@ def _is_sshd(pid: int) -> bool:
 
 
 class Link:
-    """A network namespace and a virtual cable to it. Needs root."""
+    """A network namespace and a virtual cable to it, named after the process that makes them. Needs root."""
 
     host: Host
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self) -> None:
+        self.name = f"{_LINK}{os.getpid()}"
         row, place = divmod(os.getpid() % (64 * 250), 64)  # runs of these tests may meet on one machine
         self.here, self.there = f"10.213.{row}.{4 * place + 1}", f"10.213.{row}.{4 * place + 2}"
 
     def make(self) -> None:
+        """Make both, when what runs that were killed have left is gone: it may have our name, or our addresses."""
+        for name in _namespaces():
+            if name == self.name or not is_running(int(name.removeprefix(_LINK))):
+                _remove(name)
         outer, inner = f"{self.name}a", f"{self.name}b"
         _ip("netns", "add", self.name)
         _ip("link", "add", outer, "type", "veth", "peer", "name", inner, "netns", self.name)
@@ -138,8 +143,21 @@ class Link:
         _ip("-n", self.name, "link", "set", f"{self.name}b", "down")
 
     def remove(self) -> None:
-        subprocess.run(["ip", "link", "del", f"{self.name}a"], check=False, stderr=subprocess.DEVNULL)
-        subprocess.run(["ip", "netns", "del", self.name], check=False, stderr=subprocess.DEVNULL)
+        _remove(self.name)
+
+
+_LINK = "tea-"
+
+
+def _namespaces() -> list[str]:
+    """The network namespaces of these tests: of runs that go on, and of some that were killed."""
+    listed = subprocess.run(["ip", "netns", "list"], check=True, capture_output=True, text=True, timeout=30).stdout
+    return [name for line in listed.splitlines() if re.fullmatch(rf"{_LINK}\d+", name := line.split()[0])]
+
+
+def _remove(name: str) -> None:
+    for command in (["ip", "link", "del", f"{name}a"], ["ip", "netns", "del", name]):
+        subprocess.run(command, check=False, stderr=subprocess.DEVNULL)
 
 
 def _ip(*args: str) -> None:
@@ -172,7 +190,7 @@ class Hosts:
     @contextlib.contextmanager
     def behind_a_link(self, alias: str) -> Iterator[Link]:
         """A host in a network namespace, at the other end of a link that can be cut."""
-        link = Link(f"tea{os.getpid() % 100000}")
+        link = Link()
         try:
             link.make()
             host = self.add(alias, address=link.there, prefix=("ip", "netns", "exec", link.name))

@@ -18,8 +18,8 @@ import pytest
 from executors.bundle import bundle
 from tests import support
 from tests.remote.conftest import Farm, both_transports, is_root
-from tests.sshd import keygen
-from tests.support import wait_until
+from tests.sshd import Link, keygen
+from tests.support import ROOT, wait_until
 
 SLOW = "import time; time.sleep(0.2); return {'v': 1}"
 QUICK = "return {'v': 1}"
@@ -318,6 +318,25 @@ def test_what_a_killed_worker_left_there_is_removed_by_the_next(farm: Farm) -> N
     (old / "lock").touch()
     assert farm.run(farm.workflow(QUICK)).state["sum"] == 6
     assert not old.exists()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not is_root() or shutil.which("ip") is None, reason="makes a network namespace")
+def test_a_link_that_a_killed_run_left_is_removed_by_the_next() -> None:
+    code = "import os, tests.sshd; link = tests.sshd.Link(); link.make(); print(link.name, flush=True); os.abort()"
+    left = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
+    ).stdout
+    link = Link()
+    try:
+        link.make()
+        link.make()  # what bears our name has been left by a process that had our pid
+        names = subprocess.run(["ip", "netns", "list"], stdout=subprocess.PIPE, text=True, check=True).stdout
+        assert left.strip()
+        assert left.strip() not in names
+        assert link.name in names
+    finally:
+        link.remove()
 
 
 @both_transports

@@ -16,6 +16,7 @@ import pytest
 
 from spool import tickets
 from spool.watcher import SHARE, Watcher
+from tests.faults.kit import cannot, need
 from tests.spool.kit import Bench
 from tests.spool.test_worker import Clock
 from tests.support import ROOT, wait_until
@@ -196,13 +197,10 @@ with Watcher(bench.fanout, interval=0.05, events=True) as watcher:
 
 
 def test_with_inotify_used_up_all_results_come_within_an_interval(tmp_path: Path) -> None:
-    argv = ["unshare", "--user", "--map-root-user", sys.executable, "-c", LIMITED, str(tmp_path / "spool")]
-    try:
-        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
-    except FileNotFoundError:
-        pytest.skip("no unshare here")
+    argv = [need("unshare"), "--user", "--map-root-user", sys.executable, "-c", LIMITED, str(tmp_path / "spool")]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     if "unshare failed" in done.stderr or "max_inotify" in done.stderr:
-        pytest.skip(f"no user namespace with limits of its own here: {done.stderr.strip().splitlines()[-1]}")
+        cannot(f"no user namespace with limits of its own here: {done.stderr.strip().splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) == 10
     assert "no file events" in done.stderr
