@@ -7,10 +7,13 @@ its supervisor, or the worker that takes the job over from a dead one) publishes
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 
 from spool.layout import JobFiles, WorkerFiles
 from spool.publish import publish
+
+_log = logging.getLogger("tea.spool")
 
 MAX_LOG = 64 * 1024 * 1024
 """Bytes of stdout, and of stderr, that are kept of one attempt; the last ones."""
@@ -32,5 +35,9 @@ def keep_log(scratch: str, log: str) -> None:
 def keep_logs(worker: WorkerFiles, job: JobFiles, attempt: int) -> None:
     """Publish what a worker that is dead has left of an attempt's output."""
     for scratch, log in ((worker.stdout, job.stdout(attempt)), (worker.stderr, job.stderr(attempt))):
-        with contextlib.suppress(OSError):  # the folder is gone, or the disk is full: the job matters more
+        try:
             keep_log(scratch, log)
+        except FileNotFoundError:  # nothing was printed yet, or the job's folder is gone
+            pass
+        except OSError as error:  # the job matters more
+            _log.warning("%s: what the job printed is lost: %s", log, error.strerror)

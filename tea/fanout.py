@@ -226,8 +226,9 @@ def _restore_circuits(context: FanOutContext) -> None:
         context.breakers.restore(kept)
     except FileNotFoundError:
         return
-    except (SpoolError, KeyError, TypeError, ValueError):  # unreadable: closed circuits only find out again
-        return
+    except (SpoolError, KeyError, TypeError, ValueError) as error:  # closed circuits only find out again
+        why = str(error) if isinstance(error, SpoolError) else f"{context.fanout.breaker}: it holds no circuits"
+        context.warn(f"{why}; all circuits are closed")
 
 
 def known_strategy(wanted: str, strict: bool, warn: Callable[[str], None]) -> str:

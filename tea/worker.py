@@ -92,7 +92,10 @@ class WorkerCommand:
         try:
             record = read_json(fanout.fanout)
             folder = str(read_json(run_json).get("folder") or "")
-        except (SpoolError, FileNotFoundError):
+        except FileNotFoundError:
+            return None  # it is just being made, or removed
+        except SpoolError as error:
+            self._tell(fanout.path, f"{error}; its jobs are passed over")
             return None
         if record.get("strategy") == "thread":
             return None  # its coordinator's threads have the state as objects

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from executors.attempt import NodeFailure
+from executors.base import FanOutContext
+from spool.layout import FanOutFiles
 from tea import ParallelConfig, StateGraph, YAMLEngine
 from tea.branches import check_chunk
-from tea.fanout import FanOuts, known_strategy
+from tea.fanout import FanOuts, _restore_circuits, known_strategy
 from tea.nodes.loop import chunk_record
 from tea.plan import Options, Plan
 from tea.walk import Scope
@@ -20,6 +22,19 @@ def planned(graph: Any, source: str, state: dict[str, Any], **options: Any) -> P
     fan_outs = FanOuts(None, Options(**options))
     fan_out = graph.fan_out(source)
     return fan_outs.plan(graph, fan_out, state, Scope(fan_outs))
+
+
+@pytest.mark.parametrize("kept", ["{", '{"circuits": 3}', '{"circuits": [{}]}', '{"circuits": ["open"]}', "[]"])
+def test_circuits_that_cannot_be_read_are_told(tmp_path: Path, kept: str) -> None:
+    told: list[str] = []
+    context = FanOutContext(fanout=FanOutFiles(str(tmp_path)), warn=told.append)
+    _restore_circuits(context)
+    assert told == []
+    Path(context.fanout.breaker).write_text(kept)
+    _restore_circuits(context)
+    (text,) = told
+    assert text.startswith(f"{context.fanout.breaker}: ")
+    assert text.endswith("; all circuits are closed")
 
 
 def edges(*configs: ParallelConfig | None, **options: Any) -> StateGraph:

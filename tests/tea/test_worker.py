@@ -74,6 +74,23 @@ def test_it_runs_what_is_there_and_ends(spool_dir: Path, slots: int) -> None:
     assert run.got == [i * 2 for i in range(10)]
 
 
+@pytest.mark.parametrize("name", ["fanout.json", "run.json"])
+def test_jobs_whose_files_cannot_be_trusted_are_told(spool_dir: Path, name: str) -> None:
+    run = Coordinator(graph("workers", "return {'v': 1}", [1]), spool_dir)
+    run.start()
+    run.wait_for_jobs(1)
+    (path,) = (path for path in spool_dir.rglob(name) if "workers" not in path.parts)
+    whole = path.read_text()
+    path.write_text("{")
+    done = tea_cmd("worker", spool_dir)
+    assert done.returncode == 0
+    assert done.stderr.count(f"warning: {path}: unreadable, not JSON") == 1
+    assert "its jobs are passed over" in done.stderr
+    path.write_text(whole)
+    assert tea_cmd("worker", spool_dir).returncode == 0
+    assert run.got == [1]
+
+
 def test_jobs_of_a_coordinators_threads_are_left_alone(spool_dir: Path, tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     code = f"import os, time\nwhile not os.path.exists({str(flag)!r}):\n    time.sleep(0.01)\nreturn {{'v': 1}}"
