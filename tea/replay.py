@@ -34,9 +34,10 @@ from spool.layout import RESULT, JobFiles, ReplayFiles
 from spool.publish import publish, read_bytes, read_quietly
 from tea.branches import check_chunk
 from tea.dialect import Workflow, build, load_file, load_text
+from tea.dialect.navigate import is_data_fan_out
 from tea.dialect.subset import CHUNK_RESULTS
 from tea.fanout import FanOuts
-from tea.graph import END, START
+from tea.graph import END, START, nearest
 from tea.plan import Options
 from tea.record import Run, who
 from tea.replay_by import Place, run_by
@@ -119,12 +120,12 @@ def replay(
     publish(files.workflow, (workflow.text or workflow.dump(workflow.raw)).encode())
     shown = pack(dict(state.items()), carry=False).shown
     publish(files.input, shown)
-    lineage = {**_lineage(job, record, changes), "strategy": strategy}
+    recorded = _recorded(job, record)
+    lineage = {**_lineage(job, record, changes, recorded), "strategy": strategy}
     attempt = int(lineage["attempt"] or 1)
     result, error = _run(job, attempt, graph, workflow, state, files, place)
     result = {**result, "job": job.name, "attempt": attempt, "input_sha256": sha256(shown)}
     publish(files.result, jsonio.dumps(result))
-    recorded = _recorded(job, record)
     compared = compare(recorded, result)
     publish(files.replay, jsonio.pretty({**lineage, "outcome": result["outcome"], "verdict": compared.verdict}))
     return Replayed(files, result, recorded, compared, error)
@@ -143,13 +144,14 @@ def _workflow(job: JobFiles, record: JobRecord, changes: Changes) -> Workflow:
         return load_text(read_bytes(job.workflow).decode(), job.workflow)
     given = load_file(changes.workflow)
     entry, exit = str(record.data["entry"]), str(record.data.get("exit") or "")
+    if entry not in given.plan.nodes:
+        raise ReplayError(f"{changes.workflow}: it has no node '{entry}'{nearest(entry, list(given.plan.nodes))}")
     plan = read_quietly(fanout_of(job).fanout)
     if plan.get("kind") == "edges":
         return _loaded(given, given.subset(entry, exit)) if exit in given.plan.nodes else given
-    try:
-        return _loaded(given, given.subset_item(entry, chunk=int(plan.get("chunk_size") or 1) > 1))
-    except ValueError:  # it is a changed copy of the job's own: its node runs one item
-        return given
+    if not is_data_fan_out(given.plan.nodes[entry]):
+        return given  # it is a changed copy of the job's own: its node runs one item
+    return _loaded(given, given.subset_item(entry, chunk=int(plan.get("chunk_size") or 1) > 1))
 
 
 def _loaded(given: Workflow, mapping: dict[str, Any]) -> Workflow:
@@ -193,9 +195,8 @@ def _new_folder(job: JobFiles, folder: str | None) -> str:
             number += 1
 
 
-def _lineage(job: JobFiles, record: JobRecord, changes: Changes) -> dict[str, Any]:
+def _lineage(job: JobFiles, record: JobRecord, changes: Changes, recorded: Mapping[str, Any]) -> dict[str, Any]:
     """Where a replay comes from: which job, with what changes, when and by whom."""
-    recorded = _recorded(job, record)
     return {
         "format": 1,
         "run": run_of(job.path).name,
@@ -303,7 +304,8 @@ def _recorded(job: JobFiles, record: JobRecord) -> Mapping[str, Any]:
     """The job's accepted result, else that of its newest attempt that has one; empty when none has."""
     try:
         accepted = read_accepted(job, record.input_sha256)
-    except (SpoolError, OSError):
+    except (SpoolError, OSError) as error:
+        _warn(f"{error}; the new result is compared with that of the newest attempt")
         accepted = None
     if accepted is not None:
         return accepted
