@@ -28,6 +28,7 @@ NAME = "tea-undertaker"
 
 _PATIENCE = 10.0
 _STEP = 0.01
+_LOOKS = 100
 
 
 def start() -> None:
@@ -75,9 +76,7 @@ def end(mark: str, patience: float) -> None:
     if sys.platform != "linux":
         return
     deadline = time.monotonic() + patience
-    while (left := _marked(f"{SERVER}={mark}".encode())) and time.monotonic() < deadline:
-        for pid in left:
-            _kill(pid)
+    while _kill_all(f"{SERVER}={mark}".encode()) and time.monotonic() < deadline:
         time.sleep(_STEP)
 
 
@@ -90,10 +89,22 @@ def _hold_nothing_but(fd: int) -> None:
     os.closerange(fd + 1, 65536)
 
 
-def _marked(entry: bytes) -> set[int]:
-    """The living processes with this entry in their environment, without this one."""
-    pids = {int(name) for name in os.listdir("/proc") if name.isdecimal()} - {os.getpid()}
-    return {pid for pid in pids if entry in _environment(pid)}
+def _kill_all(entry: bytes) -> bool:
+    """KILL to all processes with this entry in their environment, without this one; False when there was none.
+
+    It looks until there is nobody new: what forks and ends all the time has always made the next one already.
+    """
+    known, found = {os.getpid()}, False
+    for _ in range(_LOOKS):
+        new = {int(name) for name in os.listdir("/proc") if name.isdecimal()} - known
+        for pid in new:
+            if entry in _environment(pid):
+                _kill(pid)
+                found = True
+        known |= new
+        if not new:
+            break
+    return found
 
 
 def _environment(pid: int) -> list[bytes]:

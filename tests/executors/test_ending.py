@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from executors import undertaker
 from executors.ending import kill_rest, reap
 from spool.layout import SpoolFiles, WorkerFiles
 from spool.worker import is_locked
@@ -58,7 +59,7 @@ def forking(tmp_path: Path) -> Iterator[Callable[..., Forking]]:
         process = subprocess.Popen(
             [sys.executable, "-c", FORKING, str(tmp_path), *how],
             cwd=ROOT,
-            env=clean_env(),
+            env=clean_env({undertaker.SERVER: str(tmp_path)}),
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
@@ -94,6 +95,12 @@ def test_what_a_dead_worker_has_left_ends_though_it_forks_all_the_time(forking: 
     worker.process.wait()
     reap(worker.spool)
     wait_until(lambda: not worker.is_left(), 30, what="what the worker left to end")
+
+
+def test_what_a_coordinator_leaves_ends_though_it_forks_all_the_time(forking: Callable[..., Forking]) -> None:
+    worker = forking("leaves")
+    undertaker.end(worker.spool.path, 30)
+    wait_until(lambda: not worker.is_left(), 30, what="what was left behind to end")
 
 
 def test_zombies_of_a_group_are_not_waited_for(
