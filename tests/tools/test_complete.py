@@ -12,11 +12,13 @@ from tests.support import clean_env, tea_cmd
 from tests.tools.kit import read, run, write_workflow
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Path:
-    write_workflow(tmp_path, retries=0)
-    run(tmp_path, bad=(1, 3))
-    return tmp_path
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has ended, with two failed jobs; only to be read."""
+    folder = tmp_path_factory.mktemp("ended")
+    write_workflow(folder, retries=0)
+    run(folder, bad=(1, 3))
+    return folder
 
 
 def offered(here: Path, *words: str) -> list[str]:
@@ -47,15 +49,13 @@ def test_runs(here: Path) -> None:
     assert offered(here, "spool", "cancel", name[-4:-1]) == [name[-4:]]
 
 
-def test_packed_runs(here: Path, tmp_path: Path) -> None:
-    other = tmp_path / "packed"
-    other.mkdir()
-    write_workflow(other, retries=0)
-    run(other)
-    name = read(other, "status")["run"]
-    assert offered(other, "spool", "unpack", "2") == []
-    read(other, "pack")
-    assert offered(other, "spool", "unpack", "2") == offered(other, "spool", "status", "2") == [name]
+def test_packed_runs(tmp_path: Path) -> None:
+    write_workflow(tmp_path, retries=0)
+    run(tmp_path)
+    name = read(tmp_path, "status")["run"]
+    assert offered(tmp_path, "spool", "unpack", "2") == []
+    read(tmp_path, "pack")
+    assert offered(tmp_path, "spool", "unpack", "2") == offered(tmp_path, "spool", "status", "2") == [name]
 
 
 def test_files_and_folders(here: Path) -> None:
@@ -65,10 +65,8 @@ def test_files_and_folders(here: Path) -> None:
 
 
 def test_the_spool_that_is_named(here: Path, tmp_path: Path) -> None:
-    other = tmp_path / "elsewhere"
-    other.mkdir()
-    assert offered(other, "spool", "show", "001") == []
-    assert len(offered(other, "spool", "show", "--spool", str(here / ".tea" / "spool"), "001")) == 4
+    assert offered(tmp_path, "spool", "show", "001") == []
+    assert len(offered(tmp_path, "spool", "show", "--spool", str(here / ".tea" / "spool"), "001")) == 4
 
 
 def test_in_a_real_bash(here: Path) -> None:
@@ -86,6 +84,6 @@ def test_in_a_real_bash(here: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_set_up_of_each_shell(here: Path, shell: str) -> None:
-    done = tea_cmd(cwd=here, env={"_TEA_COMPLETE": f"{shell}_source"})
+def test_the_set_up_of_each_shell(tmp_path: Path, shell: str) -> None:
+    done = tea_cmd(cwd=tmp_path, env={"_TEA_COMPLETE": f"{shell}_source"})
     assert "_TEA_COMPLETE" in done.stdout

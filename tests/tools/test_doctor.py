@@ -49,9 +49,21 @@ def here(tmp_path: Path) -> Path:
 @pytest.fixture
 def done(here: Path) -> Path:
     """Where a run has ended well."""
-    ended = tea_cmd("run", "w.yaml", "--strategy", "process", cwd=here)
+    return run_in(here)
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, only to be looked at."""
+    folder = tmp_path_factory.mktemp("untouched")
+    (folder / "w.yaml").write_text(WORKFLOW)
+    return run_in(folder)
+
+
+def run_in(folder: Path) -> Path:
+    ended = tea_cmd("run", "w.yaml", "--strategy", "process", cwd=folder)
     assert ended.returncode == 0, ended.stderr
-    return here
+    return folder
 
 
 def doctor(here: Path, *arguments: str, code: int = 0) -> str:
@@ -83,8 +95,8 @@ def misfile(here: Path) -> str:
     return str(moved.relative_to(spool))
 
 
-def test_a_run_that_ended_well(done: Path) -> None:
-    shown = doctor(done)
+def test_a_run_that_ended_well(untouched: Path) -> None:
+    shown = doctor(untouched)
     assert "a spool with 1 run, 1 fan-out, 4 jobs\n" in shown
     assert shown.endswith("all is well\n")
     for kind in ("exclusive-symlink", "locks", "events", "clock"):
@@ -140,8 +152,8 @@ def test_warnings_alone_are_no_failure(done: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["argument", "option", "environment"])
-def test_the_folder_may_be_named_in_three_ways(done: Path, tmp_path: Path, way: str) -> None:
-    spool = str(done / ".tea" / "spool")
+def test_the_folder_may_be_named_in_three_ways(untouched: Path, way: str) -> None:
+    spool = str(untouched / ".tea" / "spool")
     arguments = {"argument": [spool], "option": ["--spool", spool], "environment": []}[way]
     env = {"TEA_SPOOL": spool} if way == "environment" else {}
     ended = tea_cmd("spool", "doctor", "--json", *arguments, cwd="/", env=env)
@@ -186,10 +198,10 @@ def test_on_a_terminal(done: Path) -> None:
     assert "--fix mends 1" in text
 
 
-def test_rich_is_loaded_only_on_a_terminal(done: Path) -> None:
+def test_rich_is_loaded_only_on_a_terminal(untouched: Path) -> None:
     code = "import sys; from tea.cli import main; main(['spool', 'doctor', '--quick']); print('rich' in sys.modules)"
     ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=done, env=clean_env(), capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=untouched, env=clean_env(), capture_output=True, text=True, check=True
     )
     assert ended.stdout.splitlines()[-1] == "False"
 

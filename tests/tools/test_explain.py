@@ -18,9 +18,17 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_failed_job(here: Path) -> None:
-    run(here)
-    told = text(here, "explain", "1")
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has ended; only to be read."""
+    folder = tmp_path_factory.mktemp("ended")
+    write_workflow(folder)
+    run(folder)
+    return folder
+
+
+def test_a_failed_job(ended: Path) -> None:
+    told = text(ended, "explain", "1")
     assert told.startswith(
         "001-split/0001-split: failed\nIt failed for good with attempt 2: ValueError: bad item 1.\n"
     )
@@ -29,9 +37,8 @@ def test_a_failed_job(here: Path) -> None:
     assert "tea spool retry " in told
 
 
-def test_a_job_that_succeeded(here: Path) -> None:
-    run(here)
-    found = read(here, "explain", "0")
+def test_a_job_that_succeeded(ended: Path) -> None:
+    found = read(ended, "explain", "0")
     assert (found["state"], found["ticket"], found["next"]) == ("succeeded", "done", [])
     assert [(a["attempt"], a["outcome"]) for a in found["attempts"]] == [(1, "succeeded")]
 
@@ -81,9 +88,8 @@ def test_damage_is_told_and_left(here: Path) -> None:
     assert files_of(here) == before
 
 
-def test_nothing_is_written_by_looking(here: Path) -> None:
-    run(here)
-    before = files_of(here)
+def test_nothing_is_written_by_looking(ended: Path) -> None:
+    before = files_of(ended)
     for name in ("0", "1"):
-        text(here, "explain", name)
-    assert files_of(here) == before
+        text(ended, "explain", name)
+    assert files_of(ended) == before

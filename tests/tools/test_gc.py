@@ -71,9 +71,10 @@ def test_by_age_and_what_is_freed(here: Path) -> None:
 
 
 def test_keep_the_newest(here: Path) -> None:
-    for _ in range(3):
+    for year in (2021, 2022, 2023):  # names sort by the second
         run(here)
-        time.sleep(1.1)  # names sort by the second
+        new = here / ".tea" / "spool" / "runs" / runs(here)[-1]
+        new.rename(new.with_name(f"{year}{new.name[4:]}"))
     known = runs(here)
     assert [one["run"] for one in gc(here, "--keep", "2", "--yes")["runs"]] == known[:1]
     assert runs(here) == known[1:]
@@ -207,7 +208,6 @@ def test_a_paused_run_stays(here: Path, start_tea: Start) -> None:
 
 @pytest.mark.parametrize("age", ["soon", "7 days", "-1d"])
 def test_an_age_that_is_none(here: Path, age: str) -> None:
-    run(here)
     assert "is no span of time" in verb(here, "gc", f"--older-than={age}", code=2).stderr
 
 

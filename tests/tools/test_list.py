@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,14 +14,21 @@ from spool.claim import host_name
 from tests.tools.kit import job, read, run, text, verb, write_workflow
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Path:
-    write_workflow(tmp_path, retries=0)
-    run(tmp_path, items=5, bad=(1, 3))
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 5 jobs that has ended, with made-up durations; only to be read."""
+    folder = tmp_path_factory.mktemp("ended")
+    write_workflow(folder, retries=0)
+    run(folder, items=5, bad=(1, 3))
     for item, seconds in ((0, 30.0), (1, 5.0), (2, 90.0), (3, 40.0), (4, 1.0)):
-        path = job(tmp_path, item) / "result.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "seconds": seconds}))
-    return tmp_path
+        change(job(folder, item), seconds=seconds)
+    return folder
+
+
+def change(path: Path, **members: Any) -> None:
+    """Change the result of a job."""
+    result = path / "result.json"
+    result.write_text(json.dumps({**json.loads(result.read_text()), **members}))
 
 
 def items(here: Path, *arguments: str) -> list[int]:
@@ -69,11 +77,13 @@ def test_a_time_that_is_none(here: Path) -> None:
     assert "is no span of time" in verb(here, "list", "--slower-than", "long", code=2).stderr
 
 
-def test_an_error_does_not_move_the_cursor(here: Path) -> None:
-    path = job(here, 1) / "result.json"
+def test_an_error_does_not_move_the_cursor(tmp_path: Path) -> None:
+    write_workflow(tmp_path, retries=0)
+    run(tmp_path)
     error = "\x1b[31mred\x1b[0m \x1b]0;title\x07 \u202egpj.exe" + " and so on" * 100
-    path.write_text(json.dumps({**json.loads(path.read_text()), "error": error}))
-    for shown in (text(here, "list"), text(here, "status"), text(here, "explain", "1"), text(here, "show", "1")):
+    change(job(tmp_path, 1), error=error)
+    for words in (["list"], ["status"], ["explain", "1"], ["show", "1"]):
+        shown = text(tmp_path, *words)
         assert all(letter.isprintable() or letter == "\n" for letter in shown)
         assert max(map(len, shown.splitlines())) < 600
-    assert read(here, "list", "--state", "failed")[0]["error"] == f"ValueError: {error}"
+    assert read(tmp_path, "list", "--state", "failed")[0]["error"] == f"ValueError: {error}"

@@ -22,6 +22,15 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has ended; only to be read."""
+    folder = tmp_path_factory.mktemp("ended")
+    write_workflow(folder)
+    run(folder)
+    return folder
+
+
 class TestFinished:
     @pytest.mark.parametrize("strategy", ["process", "thread"])
     def test_each_stream_goes_to_its_own(self, here: Path, strategy: str) -> None:
@@ -29,10 +38,9 @@ class TestFinished:
         done = verb(here, "logs", "1")
         assert (done.stdout, done.stderr) == ("about to 1\n", "careful\n")
 
-    def test_one_stream(self, here: Path) -> None:
-        run(here)
-        assert verb(here, "logs", "1", "--stdout").stdout == "about to 1\n"
-        done = verb(here, "logs", "1", "--stderr")
+    def test_one_stream(self, ended: Path) -> None:
+        assert verb(ended, "logs", "1", "--stdout").stdout == "about to 1\n"
+        done = verb(ended, "logs", "1", "--stderr")
         assert (done.stdout, done.stderr) == ("careful\n", "")
 
     def test_an_attempt(self, here: Path) -> None:
@@ -43,12 +51,11 @@ class TestFinished:
         done = verb(here, "logs", "1", "--attempt", "3", code=2)
         assert "001-split/0001-split: no attempt 3; it has 1, 2" in done.stderr
 
-    def test_json(self, here: Path) -> None:
-        run(here)
-        told = read(here, "logs", "1")
+    def test_json(self, ended: Path) -> None:
+        told = read(ended, "logs", "1")
         assert (told["attempt"], told["attempts"], told["ended"]) == (2, [1, 2], True)
         assert (told["stdout"], told["stderr"]) == ("about to 1\n", "careful\n")
-        assert "stderr" not in read(here, "logs", "1", "--stdout")
+        assert "stderr" not in read(ended, "logs", "1", "--stdout")
 
     def test_one_that_printed_nothing_says_so(self, here: Path) -> None:
         run(here)
@@ -57,17 +64,15 @@ class TestFinished:
         done = verb(here, "logs", "0")
         assert (done.stdout, done.stderr) == ("", "tea: attempt 1 of 001-split/0000-split printed nothing\n")
 
-    def test_following_one_that_has_ended_begins_at_an_attempt_and_ends(self, here: Path) -> None:
-        run(here)
-        done = verb(here, "logs", "1", "-f", "--attempt", "1", "--stdout")
+    def test_following_one_that_has_ended_begins_at_an_attempt_and_ends(self, ended: Path) -> None:
+        done = verb(ended, "logs", "1", "-f", "--attempt", "1", "--stdout")
         assert done.stdout == "about to 1\nabout to 1\n"
         assert done.stderr == "tea: attempt 2 of 001-split/0001-split:\n"
 
-    def test_nothing_is_written_by_looking(self, here: Path) -> None:
-        run(here)
-        before = files_of(here)
-        verb(here, "logs", "1", "-f")
-        assert files_of(here) == before
+    def test_nothing_is_written_by_looking(self, ended: Path) -> None:
+        before = files_of(ended)
+        verb(ended, "logs", "1", "-f")
+        assert files_of(ended) == before
 
 
 class TestRunning:

@@ -22,6 +22,15 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has ended, to be replayed; nothing of it may be changed."""
+    folder = tmp_path_factory.mktemp("ended")
+    write_workflow(folder)
+    run(folder)
+    return folder
+
+
 def record_of(here: Path) -> list[tuple[str, int]]:
     """Every file of the spool that is no replay."""
     return [found for found in files_of(here) if "/replays" not in found[0]]
@@ -35,27 +44,23 @@ class TestVerdicts:
         assert (found["verdict"], found["changed"], found["added"], found["missing"]) == ("same", {}, [], [])
         assert found["result"]["state"] == {"value": 6}
 
-    def test_the_same_error(self, here: Path) -> None:
-        run(here)
-        told = text(here, "replay", "1", code=1)
+    def test_the_same_error(self, ended: Path) -> None:
+        told = text(ended, "replay", "1", code=1)
         assert told.startswith("001-split/0001-split: it still fails, as in the record\n")
         assert "  now       failed in node 'split': ValueError: bad item 1\n" in told
 
-    def test_fixed_by_another_input(self, here: Path) -> None:
-        run(here)
-        found = read(here, "replay", "1", "--set", "bad=[]", "--set", "note=it's text")
+    def test_fixed_by_another_input(self, ended: Path) -> None:
+        found = read(ended, "replay", "1", "--set", "bad=[]", "--set", "note=it's text")
         assert (found["verdict"], found["added"]) == ("fixed", ["value"])
         assert found["recorded"]["error"] == "bad item 1"
 
-    def test_another_result(self, here: Path) -> None:
-        run(here)
-        told = text(here, "replay", "3", "--set", "item=5")
+    def test_another_result(self, ended: Path) -> None:
+        told = text(ended, "replay", "3", "--set", "item=5")
         assert "it succeeded, with another result than the record\n  value: 6 -> 10\n" in told
 
-    def test_fails_now_and_fails_otherwise(self, here: Path) -> None:
-        run(here)
-        assert read(here, "replay", "3", "--set", "bad=[3]", code=1)["verdict"] == "fails now"
-        assert read(here, "replay", "1", "--set", "item=zwei", "--set", 'bad=["zwei"]', code=1)["verdict"] == (
+    def test_fails_now_and_fails_otherwise(self, ended: Path) -> None:
+        assert read(ended, "replay", "3", "--set", "bad=[3]", code=1)["verdict"] == "fails now"
+        assert read(ended, "replay", "1", "--set", "item=zwei", "--set", 'bad=["zwei"]', code=1)["verdict"] == (
             "fails otherwise"
         )
 
@@ -67,26 +72,23 @@ class TestVerdicts:
 
 
 class TestChanges:
-    def test_input_from_a_file(self, here: Path) -> None:
-        run(here)
-        (here / "in.json").write_text('{"item": 7, "bad": []}')
-        found = read(here, "replay", "1", "--input", "in.json", "--set", "item=8")
+    def test_input_from_a_file(self, ended: Path) -> None:
+        (ended / "in.json").write_text('{"item": 7, "bad": []}')
+        found = read(ended, "replay", "1", "--input", "in.json", "--set", "item=8")
         assert found["result"]["state"] == {"value": 16}
         lineage = json.loads((Path(found["folder"]) / "replay.json").read_text())
         assert lineage["changes"] == {"item": 8, "bad": []}
-        assert lineage["changes_from"] == str(here / "in.json")
+        assert lineage["changes_from"] == str(ended / "in.json")
 
-    def test_a_whole_workflow_after_a_change(self, here: Path) -> None:
-        run(here)
-        (here / "fixed.yaml").write_text(WORKFLOW_FIXED)
-        found = read(here, "replay", "1", "--workflow", "fixed.yaml")
+    def test_a_whole_workflow_after_a_change(self, ended: Path) -> None:
+        (ended / "fixed.yaml").write_text(WORKFLOW_FIXED)
+        found = read(ended, "replay", "1", "--workflow", "fixed.yaml")
         assert (found["verdict"], found["result"]["state"]) == ("fixed", {"value": 2})
 
-    def test_a_changed_copy_of_the_jobs_own(self, here: Path) -> None:
-        run(here)
-        own = (job(here, 1) / "workflow.yaml").read_text()
-        (here / "own.yaml").write_text(own.replace("raise ValueError", "print"))
-        assert read(here, "replay", "1", "--workflow", "own.yaml")["verdict"] == "fixed"
+    def test_a_changed_copy_of_the_jobs_own(self, ended: Path) -> None:
+        own = (job(ended, 1) / "workflow.yaml").read_text()
+        (ended / "own.yaml").write_text(own.replace("raise ValueError", "print"))
+        assert read(ended, "replay", "1", "--workflow", "own.yaml")["verdict"] == "fixed"
 
     def test_a_branch_of_edges_with_a_whole_workflow(self, here: Path) -> None:
         (here / "w.yaml").write_text(EDGES)
@@ -104,12 +106,12 @@ class TestChanges:
             (["-o", "full"], "not empty"),
         ],
     )
-    def test_wrong_input(self, here: Path, arguments: list[str], why: str) -> None:
-        run(here)
-        (here / "full").mkdir()
-        (here / "full" / "file").touch()
-        assert why in verb(here, "replay", "1", *arguments, code=2).stderr
-        assert not (here / ".tea" / "spool" / "replays").exists()
+    def test_wrong_input(self, ended: Path, arguments: list[str], why: str) -> None:
+        (ended / "full").mkdir(exist_ok=True)
+        (ended / "full" / "file").touch()
+        before = files_of(ended)
+        assert why in verb(ended, "replay", "1", *arguments, code=2).stderr
+        assert files_of(ended) == before
 
     def test_what_is_in_no_file_cannot_be_replayed(self, here: Path) -> None:
         run(here)
@@ -124,18 +126,21 @@ class TestChanges:
 
 
 class TestRecord:
-    def test_it_is_never_changed_and_the_lineage_is_kept(self, here: Path) -> None:
-        run(here)
-        before = record_of(here)
-        found = read(here, "replay", "1", "--set", "bad=[]")
-        assert record_of(here) == before
+    def test_it_is_never_changed_and_the_lineage_is_kept(self, ended: Path) -> None:
+        before = record_of(ended)
+        found = read(ended, "replay", "1", "--set", "bad=[]")
+        assert record_of(ended) == before
         folder = Path(found["folder"])
         lineage = json.loads((folder / "replay.json").read_text())
-        assert (lineage["job"], lineage["attempt"], lineage["path"]) == ("001-split/0001-split", 2, str(job(here, 1)))
+        assert (lineage["job"], lineage["attempt"], lineage["path"]) == (
+            "001-split/0001-split",
+            2,
+            str(job(ended, 1)),
+        )
         assert (lineage["outcome"], lineage["recorded_outcome"]) == ("succeeded", "failed")
         assert time.time() - 300 < lineage["at"] <= time.time()
         assert lineage["by"]["pid"]
-        again = tea_cmd("run", folder / "workflow.yaml", "--input", folder / "input.json", "--no-spool", cwd=here)
+        again = tea_cmd("run", folder / "workflow.yaml", "--input", folder / "input.json", "--no-spool", cwd=ended)
         assert json.loads(again.stdout)["value"] == 2
 
     def test_folders(self, here: Path) -> None:
@@ -171,29 +176,26 @@ class TestEnvironment:
         done = tea_cmd("spool", "replay", path, "--json", cwd="/")
         assert json.loads(done.stdout)["verdict"] == "same", done.stderr
 
-    def test_what_nodes_print_goes_to_stderr(self, here: Path) -> None:
-        run(here)
-        done = verb(here, "replay", "3")
+    def test_what_nodes_print_goes_to_stderr(self, ended: Path) -> None:
+        done = verb(ended, "replay", "3")
         assert "about to 3" in done.stderr
         assert "about to" not in done.stdout
 
 
 class TestStrategies:
-    def test_in_a_worker_process(self, here: Path) -> None:
-        run(here)
-        before = record_of(here)
-        done = verb(here, "replay", "3", "--strategy", "process", "--set", "item=5", "--json")
+    def test_in_a_worker_process(self, ended: Path) -> None:
+        before = record_of(ended)
+        done = verb(ended, "replay", "3", "--strategy", "process", "--set", "item=5", "--json")
         found = json.loads(done.stdout)
         assert (found["verdict"], found["result"]["state"]) == ("differs", {"value": 10})
         assert "about to 5\ncareful\n" in done.stderr
-        assert record_of(here) == before
+        assert record_of(ended) == before
         lineage = json.loads((Path(found["folder"]) / "replay.json").read_text())
         assert (lineage["strategy"], lineage["changes"]) == ("process", {"item": 5})
         assert len([*Path(found["folder"]).glob("spool/runs/*/fanouts/001-split/jobs/0000-split/result.json")]) == 1
 
-    def test_in_a_thread_and_what_it_fails_with(self, here: Path) -> None:
-        run(here)
-        told = text(here, "replay", "1", "--strategy", "thread", code=1)
+    def test_in_a_thread_and_what_it_fails_with(self, ended: Path) -> None:
+        told = text(ended, "replay", "1", "--strategy", "thread", code=1)
         assert "it still fails, as in the record" in told
         assert "now       failed in node 'split': ValueError: bad item 1\n" in told
 
@@ -217,24 +219,22 @@ class TestStrategies:
             (["--strategy", "process", "--pdb"], "--pdb looks at a failure in this process"),
         ],
     )
-    def test_what_cannot_be(self, here: Path, arguments: list[str], why: str) -> None:
-        run(here)
-        assert why in verb(here, "replay", "1", *arguments, code=2).stderr
-        assert not (here / ".tea" / "spool" / "replays").exists()
+    def test_what_cannot_be(self, ended: Path, arguments: list[str], why: str) -> None:
+        before = files_of(ended)
+        assert why in verb(ended, "replay", "1", *arguments, code=2).stderr
+        assert files_of(ended) == before
 
 
 class TestDebugger:
-    def test_looks_at_the_place_of_the_failure(self, here: Path) -> None:
-        run(here)
-        seen, code = in_terminal(["spool", "replay", "1", "--pdb"], ["p 'item is', state['item']", "q"], here)
+    def test_looks_at_the_place_of_the_failure(self, ended: Path) -> None:
+        seen, code = in_terminal(["spool", "replay", "1", "--pdb"], ["p 'item is', state['item']", "q"], ended)
         assert "ValueError: bad item 1" in seen
         assert "('item is', 1)" in seen
         assert "it still fails" in seen
         assert code == 1
 
-    def test_is_not_asked_for_when_nothing_fails(self, here: Path) -> None:
-        run(here)
-        seen, code = in_terminal(["spool", "replay", "3", "--pdb"], [], here)
+    def test_is_not_asked_for_when_nothing_fails(self, ended: Path) -> None:
+        seen, code = in_terminal(["spool", "replay", "3", "--pdb"], [], ended)
         assert "(Pdb)" not in seen
         assert code == 0
 

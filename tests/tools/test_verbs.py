@@ -20,10 +20,18 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has ended; only to be read, and replayed."""
+    folder = tmp_path_factory.mktemp("ended")
+    write_workflow(folder)
+    run(folder)
+    return folder
+
+
 class TestStatus:
-    def test_of_a_finished_run(self, here: Path) -> None:
-        run(here)
-        status = read(here, "status")
+    def test_of_a_finished_run(self, ended: Path) -> None:
+        status = read(ended, "status")
         (fanout,) = status["fanouts"]
         numbers = {key: fanout[key] for key in ("total", "done", "failed", "cancelled", "running", "todo")}
         assert numbers == {"total": 4, "done": 3, "failed": 1, "cancelled": 0, "running": 0, "todo": 0}
@@ -31,7 +39,7 @@ class TestStatus:
         (failure,) = status["failures"]
         assert failure["job"] == "001-split/0001-split"
         assert failure["error"] == "bad item 1"
-        shown = text(here, "status")
+        shown = text(ended, "status")
         assert "001-split     3       1          -        -      -  of 4, process" in shown
         assert "001-split/0001-split  ValueError: bad item 1" in shown
         assert "tea spool show 001-split/0001-split\n" in shown
@@ -132,15 +140,14 @@ class TestStatus:
 
 
 class TestList:
-    def test_by_state(self, here: Path) -> None:
-        run(here)
-        assert [line["state"] for line in read(here, "list")] == ["done", "failed", "done", "done"]
-        (failed,) = read(here, "list", "--state", "failed")
+    def test_by_state(self, ended: Path) -> None:
+        assert [line["state"] for line in read(ended, "list")] == ["done", "failed", "done", "done"]
+        (failed,) = read(ended, "list", "--state", "failed")
         assert (failed["job"], failed["attempt"], failed["outcome"]) == ("001-split/0001-split", 2, "failed")
         assert failed["error"] == "ValueError: bad item 1"
-        assert read(here, "list", "--state", "todo") == []
-        assert text(here, "list", "--state", "failed", "--quiet") == "001-split/0001-split\n"
-        (line,) = text(here, "list", "--state", "failed").splitlines()
+        assert read(ended, "list", "--state", "todo") == []
+        assert text(ended, "list", "--state", "failed", "--quiet") == "001-split/0001-split\n"
+        (line,) = text(ended, "list", "--state", "failed").splitlines()
         assert line.startswith("failed     001-split/0001-split ")
         assert line.endswith("attempt 2  ValueError: bad item 1")
 
@@ -162,9 +169,8 @@ class TestList:
 
 
 class TestShow:
-    def test_a_failed_job(self, here: Path) -> None:
-        run(here)
-        shown = text(here, "show", "1")
+    def test_a_failed_job(self, ended: Path) -> None:
+        shown = text(ended, "show", "1")
         assert "state     failed\n" in shown
         assert "\ninput\n  item   1\n  index  1\n  and, shared with its siblings: items, bad, block, fixed\n" in shown
         assert shown.count("ValueError: bad item 1 (node 'split')") == 2
@@ -172,21 +178,18 @@ class TestShow:
         assert "stderr (8 B)\n  careful\n" in shown
         assert "attempt" in shown
 
-    def test_a_job_that_succeeded(self, here: Path) -> None:
-        run(here)
-        shown = text(here, "show", "001-split/0003-split")
+    def test_a_job_that_succeeded(self, ended: Path) -> None:
+        shown = text(ended, "show", "001-split/0003-split")
         assert "state     done\n" in shown
         assert "\nchanged\n  value  6\n" in shown
         assert "tea spool replay " in shown
 
-    def test_the_command_that_runs_it_alone_works(self, here: Path) -> None:
-        run(here)
-        command = text(here, "show", "3").split("\nnext\n  tea ")[1].split("  ")[0].split()
-        assert "with the same result as the record" in tea_cmd(*command, cwd=here).stdout
+    def test_the_command_that_runs_it_alone_works(self, ended: Path) -> None:
+        command = text(ended, "show", "3").split("\nnext\n  tea ")[1].split("  ")[0].split()
+        assert "with the same result as the record" in tea_cmd(*command, cwd=ended).stdout
 
-    def test_json(self, here: Path) -> None:
-        run(here)
-        job = read(here, "show", "1")
+    def test_json(self, ended: Path) -> None:
+        job = read(ended, "show", "1")
         assert [attempt["state"] for attempt in job["attempts"]] == ["failed", "failed"]
         assert (job["state"], job["input"], job["shared"]) == (
             "failed",
@@ -225,12 +228,11 @@ class TestShow:
         tea_cmd("run", "w.yaml", cwd=here)
         assert "\nfan-outs inside\n  001-start/0001-right/001-right: 3 done\n" in text(here, "show", "1-right")
 
-    def test_nothing_is_written_by_looking(self, here: Path) -> None:
-        run(here)
-        spool = here / ".tea" / "spool"
+    def test_nothing_is_written_by_looking(self, ended: Path) -> None:
+        spool = ended / ".tea" / "spool"
         before = sorted((str(path), path.lstat().st_mtime_ns) for path in spool.rglob("*"))
         for arguments in (("status",), ("list",), ("show", "1")):
-            text(here, *arguments)
+            text(ended, *arguments)
         assert sorted((str(path), path.lstat().st_mtime_ns) for path in spool.rglob("*")) == before
 
 
