@@ -13,7 +13,7 @@ from tests.support import tea_cmd, wait_until
 WORKFLOW = """\
 name: demo
 settings:
-  parallel: {PARALLEL max_workers: 2, retry: {max_retries: RETRIES, base_delay: DELAY}}
+  parallel: {PARALLEL max_workers: 2, retry: {max_retries: RETRIES, base_delay: DELAY, max_delay: DELAY}}
 nodes:
   - name: split
     type: dynamic_parallel
