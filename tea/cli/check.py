@@ -10,10 +10,11 @@ if TYPE_CHECKING:
     from tea.graph import Graph
 
 
-def checked_graph(workflow: Workflow) -> Graph:
-    """The workflow's graph: its imports and actions are found, its sub-workflows are there.
+def checked_graph(workflow: Workflow, strategy: str | None = None) -> Graph:
+    """The workflow's graph: its imports, actions and functions are found, its sub-workflows are there.
 
-    The modules that it imports are imported, its own folder first. Raises ValueError for what is wrong.
+    strategy: the one that it would be run with, whatever it says itself. The modules that it imports are imported,
+    its own folder first. Raises ValueError for what is wrong.
     """
     from tea.dialect import build
     from tea.stategraph import StateGraph
@@ -22,7 +23,7 @@ def checked_graph(workflow: Workflow) -> Graph:
     before = list(sys.path)
     sys.path[:] = [folder, *(entry for entry in before if entry != folder)]
     try:
-        graph = build(workflow, StateGraph)
+        graph = build(workflow, StateGraph, strategy=strategy)
     finally:
         sys.path[:] = before
     assert isinstance(graph, StateGraph)

@@ -21,7 +21,7 @@ def tell_plan(workflow: Workflow, state: dict[str, Any], options: RunOptions) ->
     """Check as a run would, and print the plan on stdout. Raises ValueError for what is wrong."""
     from tea.cli.check import checked_graph
 
-    graph = checked_graph(workflow)
+    graph = checked_graph(workflow, options.strategy)
     for problem in workflow.problems:
         warn(str(problem))
     for line in list(plan(workflow, graph, state, options)):

@@ -294,6 +294,9 @@ class TestFunctionsThatUsesNames:
         done = tea_cmd("validate", path)
         assert done.returncode == 2
         assert "there is no module 'only_there' here" in done.stdout
+        given = ("--input", '{"x": [1]}')
+        assert tea_cmd("run", path, "--dry-run", *given).returncode == 2
+        assert tea_cmd("run", path, "--dry-run", *given, "--strategy", "workers").returncode == 0
         path.write_text(path.read_text() + "settings: {parallel: {strategy: workers}}\n")
         assert tea_cmd("validate", path).returncode == 0
         self.workflow(folder, "only_there:f", self.FAN_OUT + "settings: {parallel: {strategy: workers}}\n")
