@@ -19,8 +19,7 @@ from typing import Any
 import pytest
 
 from tests import sshd, support
-from tests.faults.kit import cannot
-from tests.support import ROOT, clean_env
+from tests.support import ROOT, cannot, clean_env
 
 CENSUS = ROOT / "examples" / "stdlib_census"
 BROKEN = "stdlib_census/broken/python2_print.py"

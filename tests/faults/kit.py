@@ -14,12 +14,11 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import pytest
 import yaml
 
-from tests.support import children_of, clean_env, command_of, is_running, tea_argv, tea_cmd, wait_until
+from tests.support import cannot, children_of, clean_env, command_of, is_running, tea_argv, tea_cmd, wait_until
 
 NOTE = """
 import os
@@ -45,13 +44,6 @@ return {"value": state["item"] * 2}
 """A node that runs as long as the test wants: until `Place.let_go`."""
 
 SUM = 'return {"total": sum(r.state["value"] for r in parallel_results if r.success), "log": None, "items": None}'
-
-
-def cannot(reason: str) -> NoReturn:
-    """This machine can't do what a test needs: skip it; where all tests must run (CI=true), fail."""
-    if os.environ.get("CI", "").lower() == "true":
-        pytest.fail(f"must not be skipped here: {reason}")
-    pytest.skip(reason)
 
 
 def need(program: str) -> str:

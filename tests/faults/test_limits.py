@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.kit import NOTE, Place, cannot, ended, final, need
-from tests.support import clean_env, wait_until
+from tests.faults.kit import NOTE, Place, ended, final, need
+from tests.support import cannot, clean_env, wait_until
 
 MIB = 1 << 20
 

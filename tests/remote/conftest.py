@@ -198,7 +198,7 @@ def farm(
 ) -> Iterator[Farm]:
     """No hosts yet."""
     if sshd.SSHD is None:
-        pytest.skip("no sshd here; scripts/setup-system.sh installs it")
+        support.cannot("no sshd here; scripts/setup-system.sh installs it")
     folder = tmp_path / "here"
     folder.mkdir(mode=0o700)
     with sshd.hosts(tmp_path) as hosts:

@@ -15,7 +15,7 @@ from executors.remote import openssh, sftp
 from executors.remote.failures import HostError, of_ssh
 from executors.remote.settings import RemoteConfig
 from tests import sshd
-from tests.support import children_of, kill_all, wait_until
+from tests.support import cannot, children_of, kill_all, wait_until
 
 ARGV = {"openssh": openssh.argv, "sftp": sftp.argv}
 
@@ -55,7 +55,7 @@ class Door:
 @pytest.fixture(params=["openssh", "sftp"])
 def door(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
     if sshd.SSHD is None:
-        pytest.skip("no sshd here; scripts/setup-system.sh installs it")
+        cannot("no sshd here; scripts/setup-system.sh installs it")
     folder = tmp_path / "ssh"
     folder.mkdir(mode=0o700)
     with sshd.hosts(folder) as hosts:

@@ -18,7 +18,7 @@ from spool import fitness, mounts, probe
 from spool.finding import Finding, Findings, Severity
 from spool.probe import Partner, PartnerError
 from tests.spool.kit import raises_errno
-from tests.support import children_of, wait_until
+from tests.support import cannot, children_of, wait_until
 
 WELL = {
     "bytes",
@@ -52,13 +52,6 @@ def examined(path: Path | str) -> dict[str, Finding]:
 def not_well(path: Path | str) -> dict[str, Finding]:
     usual = (Severity.OK, Severity.NOTE)
     return {kind: found for kind, found in examined(path).items() if found.severity not in usual}
-
-
-def cannot(reason: str) -> None:
-    """Skip where this machine can't do what a test needs; fail where all tests must run."""
-    if os.environ.get("CI", "").lower() == "true":
-        pytest.fail(f"must not be skipped here: {reason}")
-    pytest.skip(reason)
 
 
 def as_root(*words: str) -> None:

@@ -16,10 +16,10 @@ import pytest
 
 from spool import tickets
 from spool.watcher import SHARE, Watcher
-from tests.faults.kit import cannot, need
+from tests.faults.kit import need
 from tests.spool.kit import Bench
 from tests.spool.test_worker import Clock
-from tests.support import ROOT, wait_until
+from tests.support import ROOT, cannot, wait_until
 
 
 @pytest.fixture

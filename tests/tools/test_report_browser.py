@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser import Browser, Page, program
-from tests.faults.kit import cannot
-from tests.support import wait_until
+from tests.support import cannot, wait_until
 from tests.tools.kit import run, verb, write_workflow
 from tests.tools.test_report import EVIL, hostile_run
 from tests.tools.test_reporting import made_up
