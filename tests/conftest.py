@@ -19,14 +19,17 @@ from tests import support
 hypothesis.settings.register_profile("tea", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("tea")
 
+OF_TERMINALS = ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS", "LINES")
+"""What `rich` and others take from the environment."""
+
 # Who is started in the background of a script ignores Ctrl-C, and so does all that it starts; it is tested here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests may have TEA_SPOOL set; the tests must not write there."""
-    for name in [name for name in os.environ if name.startswith("TEA_")]:
+    """Whoever runs the tests may have TEA_SPOOL set, where the tests must not write, and may want no colours."""
+    for name in [name for name in os.environ if name.startswith("TEA_") or name in OF_TERMINALS]:
         monkeypatch.delenv(name)
 
 

@@ -219,18 +219,24 @@ def test_who_was_followed_is_lost_even_if_its_host_seems_to_live(here: Path) -> 
     result = {**json.loads((path / "result.json").read_text()), "attempt": 2}
     for name in ("result.1.json", "result.json"):
         (path / name).unlink()
-    (path / "result.2.json").write_text(json.dumps(result))
+    write_private(path / "result.2.json", json.dumps(result))
     os.link(path / "result.2.json", path / "result.json")
     os.symlink("me@elsewhere:7:abcdef012345", path / "claim.1")
     worker = here / ".tea" / "spool" / "workers" / "elsewhere-7-abcdef012345"
     worker.mkdir(mode=0o700, parents=True)
-    (worker / "worker.json").write_text(json.dumps({"host": "elsewhere", "pid": 7, "boot_id": "b", "lease": 30}))
+    write_private(worker / "worker.json", '{"host": "elsewhere", "pid": 7, "boot_id": "b", "lease": 30}')
     (one, other) = read(here, "report")["jobs"][0]["attempts"]
     assert (one["outcome"], one["worker"]) == ("lost", "elsewhere:7")
     fanout = path.parent.parent
-    (worker / "now").write_text(f"{fanout} {path.name} 1 1.0 0.0")
+    write_private(worker / "now", f"{fanout} {path.name} 1 1.0 0.0")
     assert read(here, "status")["running"] == []
     assert (other["outcome"], other["number"]) == ("succeeded", 2)
+
+
+def write_private(path: Path, text: str) -> None:
+    """As tea writes it; what others may write to, as where the umask is 002, is not trusted."""
+    path.write_text(text)
+    path.chmod(0o600)
 
 
 AGAIN = """\
