@@ -55,7 +55,7 @@ class Browser:
     """A running Chromium. Close it, or use it as a context manager."""
 
     def __init__(self, path: str) -> None:
-        self._home = tempfile.mkdtemp(prefix="tea-browser-")
+        self._home = tempfile.mkdtemp(prefix="tea-browser-", dir="/tmp")  # short: it makes a socket in a folder in it
         there, self._out = os.pipe()
         self._in, back = os.pipe()
         os.set_blocking(self._in, False)
