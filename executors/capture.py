@@ -60,6 +60,9 @@ class _Routed(io.TextIOBase):
     def flush(self) -> None:
         self._target().flush()
 
+    def close(self) -> None:
+        """Does nothing: the stream is everybody's. A handler of `logging` that holds this may outlive what is below."""
+
     def writable(self) -> bool:
         return True
 
