@@ -187,6 +187,8 @@ def test_only_the_named_keys_of_an_agent(door: Door, agent: str) -> None:
         subprocess.run(["ssh-add", "-q", path], env=env, check=True)
     door.env["SSH_AUTH_SOCK"] = agent
     assert door.knock("one") is None
+    if door.transport == "openssh":
+        return  # from 10.6 on, ssh offers the named key first, whatever else the agent holds
     door.config("Host *\n  IdentitiesOnly no\n")
     error = door.knock("one")
     assert error is not None

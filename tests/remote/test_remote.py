@@ -124,7 +124,8 @@ def test_large_files_take_little_memory(farm: Farm) -> None:
     farm.remote["files"] = ["blob"]
     code = (
         "pid = os.getpid()\n"
-        "while b'--fed' not in open(f'/proc/{pid}/cmdline', 'rb').read():\n"
+        "command = lambda: open(f'/proc/{pid}/cmdline', 'rb').read()\n"
+        "while b'--fed' not in command() or b'multiprocessing' in command():\n"
         "    pid = int(open(f'/proc/{pid}/stat').read().rpartition(')')[2].split()[1])\n"
         "return {'v': os.path.getsize('blob'), 'pid': pid, 'status': open(f'/proc/{pid}/status').read()}"
     )

@@ -812,7 +812,7 @@ class TestTheRecord:
         assert "still fails" in verb("replay", "1", code=1)
         findings = json.loads(verb("doctor", "--quick", "--json"))["findings"]
         assert [one for one in findings if one["severity"] != "ok"] == []
-        assert futures[1].job.error == "ZeroDivisionError: integer division or modulo by zero"
+        assert futures[1].job.error.startswith("ZeroDivisionError: ")
         assert "careful" in futures[0].job.stderr()
 
     def test_closures_can_be_replayed_too(self, make: Make) -> None:
