@@ -214,8 +214,9 @@ def fanouts(folder: str) -> list[FanOutFiles]:
 def create_fanout(folder: str, number: int, source: str) -> FanOutFiles:
     """Make the folders of a fan-out, or complete those that a dead coordinator began."""
     fanout = FanOutFiles(f"{folder}/{fanout_name(number, source)}")
+    os.makedirs(folder, 0o700, exist_ok=True)
     try:
-        os.makedirs(fanout.path, 0o700)
+        os.mkdir(fanout.path, 0o700)
     except FileExistsError:
         sweep(fanout.path)
         sweep(fanout.shared)

@@ -184,7 +184,8 @@ def _new_folder(job: JobFiles, folder: str | None) -> str:
             raise ReplayError(f"{path}: not empty; a replay goes into a folder of its own")
         return path
     above = spool_of(job.path).replays_of(run_of(job.path).name)
-    os.makedirs(above, 0o700, exist_ok=True)
+    for made in (os.path.dirname(above), above):  # the mode is for the last folder only
+        os.makedirs(made, 0o700, exist_ok=True)
     stem, number = in_run(job.path).replace("/", "_"), 1
     while True:
         path = f"{above}/{stem}-{number}"

@@ -157,6 +157,17 @@ class TestRecord:
         kinds = {f["kind"] for f in read(here, "doctor")["findings"] if f["severity"] == "error"}
         assert not kinds
 
+    def test_nobody_else_may_write_to_any_folder(self, here: Path) -> None:
+        (here / "w.yaml").write_text(NESTED)
+        before = os.umask(0)
+        try:
+            assert tea_cmd("run", "w.yaml", cwd=here).returncode == 0
+            assert read(here, "replay", "0001-right")["folder"]
+        finally:
+            os.umask(before)
+        folders = [path for path in here.glob(".tea/spool/**/") if path.stat().st_mode & 0o077]
+        assert not folders
+
     def test_fan_outs_inside_are_recorded_in_the_replay(self, here: Path) -> None:
         (here / "w.yaml").write_text(NESTED)
         assert tea_cmd("run", "w.yaml", cwd=here).returncode == 0
