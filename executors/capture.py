@@ -61,7 +61,7 @@ class _Routed(io.TextIOBase):
         self._target().flush()
 
     def close(self) -> None:
-        """Does nothing: the stream is everybody's. A handler of `logging` that holds this may outlive what is below."""
+        """Does nothing: the stream is everybody's, and a handler of `logging` may outlive what is below."""
 
     def writable(self) -> bool:
         return True
