@@ -175,6 +175,8 @@ class Worker:
         os.close(self._now_fd)
         if self.lock_fd is not None:
             os.close(self.lock_fd)
+        with contextlib.suppress(OSError):
+            os.rmdir(self.files.path)  # over NFS, files that were open had kept it
 
     def __enter__(self) -> Worker:
         return self

@@ -157,6 +157,25 @@ def test_a_child_that_inherited_the_lock_keeps_its_worker_alive(spool: SpoolFile
     wait_until(lambda: not observer.is_alive(claimant))
 
 
+def test_a_folder_that_open_files_keep_goes_when_they_are_closed(
+    spool: SpoolFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over NFS a removed file that is open only gets another name, `.nfs...`, and its folder stays."""
+    remove = shutil.rmtree
+
+    def as_over_nfs(path: str, ignore_errors: bool) -> None:
+        opened = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+        kept = any(os.path.dirname(one) == os.path.realpath(path) for one in opened)
+        remove(path, ignore_errors)
+        if kept:
+            os.mkdir(path, 0o700)
+
+    monkeypatch.setattr(shutil, "rmtree", as_over_nfs)
+    with Worker(spool) as worker:
+        assert os.path.isdir(worker.files.path)
+    assert not os.path.lexists(worker.files.path)
+
+
 def test_a_folder_that_is_gone_is_a_dead_worker(spool: SpoolFiles, start: Any) -> None:
     _, claimant = start(lease=1200 * LEASE)  # a beat that comes now would keep the folder
     observer = Observer(spool)
