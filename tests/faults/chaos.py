@@ -56,14 +56,18 @@ return {"value": item * item}
 BAD = {item for item in range(JOBS) if item % 20 == 7}
 TOTAL = sum(item * item for item in range(JOBS) if item not in BAD)
 
-KINDS = ("process", "workers", "nested", "edges", "thread")
+KINDS = ("process", "workers", "nested", "edges", "thread", "hosts")
+"""`hosts` is `workers`, whose processes are of other hosts, or seem so: what they say of themselves is all there is."""
+
+HOSTS = ("north", "south", None) if os.geteuid() == 0 else (None,)
+"""Where a process of the kind `hosts` may be; None is this host."""
 
 
 def workflow(kind: str) -> dict[str, Any]:
     """The workflow of a kind; each begins `JOBS` jobs that run BODY, and adds up what they give."""
     settings = {
         "parallel": {
-            "strategy": "process" if kind in ("nested", "edges") else kind,
+            "strategy": {"nested": "process", "edges": "process", "hosts": "workers"}.get(kind, kind),
             "max_workers": 2,
             "max_lost": 1000,
             "grace_seconds": 1,
@@ -160,7 +164,7 @@ class Story:
         """Whoever is missing is started again."""
         if self.coordinator is None or (self.coordinator.poll() is not None and not self._done()):
             self._begin()
-        if self.kind == "workers" and (self.place.spool / "spool.json").exists():
+        if self.kind in ("workers", "hosts") and (self.place.spool / "spool.json").exists():
             self.workers = [worker for worker in self.workers if worker.poll() is None]
             while len(self.workers) < 2:
                 self.workers.append(self._tea("worker", "--follow", stdin=subprocess.PIPE))
@@ -179,7 +183,8 @@ class Story:
         self.told.append(" ".join(arguments[:1]))
         err = open(self.place.folder / "stderr", "a")  # noqa: SIM115
         try:
-            return self.place.start(*arguments, env={"CHAOS": self.mark}, stderr=err, **options)
+            host = self.random.choice(HOSTS) if self.kind == "hosts" else None
+            return self.place.start(*arguments, host=host, env={"CHAOS": self.mark}, stderr=err, **options)
         finally:
             err.close()
 

@@ -46,6 +46,9 @@ return {"value": state["item"] * 2}
 SUM = 'return {"total": sum(r.state["value"] for r in parallel_results if r.success), "log": None, "items": None}'
 
 
+_BE_HOST = 'echo "$0" > /proc/sys/kernel/hostname && exec "$@"'
+
+
 def need(program: str) -> str:
     """The path of a program, without which a test cannot be done."""
     found = shutil.which(program)
@@ -96,14 +99,15 @@ class Place:
         listed = list(range(items)) if isinstance(items, int) else items
         return ["--input", json.dumps({"log": str(self.log), "items": listed, **more})]
 
-    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-        """Start `tea ARGUMENTS` here; the fixture ends it."""
+    def start(self, *arguments: str, host: str | None = None, **options: Any) -> subprocess.Popen[str]:
+        """Start `tea ARGUMENTS` here, or as if on a host of that name (as root only); the fixture ends it."""
         options["env"] = {**clean_env(options.get("env")), "TEA_SPOOL": str(self.spool)}
         options.setdefault("stdin", subprocess.DEVNULL)
         options.setdefault("stdout", subprocess.PIPE)
         options.setdefault("stderr", subprocess.PIPE)
         options.setdefault("cwd", self.folder)
-        process = subprocess.Popen(tea_argv(*arguments), text=True, **options)
+        there = [] if host is None else ["unshare", "--uts", "sh", "-c", _BE_HOST, host]
+        process = subprocess.Popen([*there, *tea_argv(*arguments)], text=True, **options)
         self.started.append(process)
         return process
 
