@@ -13,7 +13,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,9 @@ from tea.version import __version__
 
 _TICK = 0.05
 _SETTLE = 1.0
-"""Seconds that slots stay at a fan-out without free jobs before the worker looks elsewhere."""
+"""Seconds that slots stay at a fan-out without free jobs before the worker looks elsewhere, and between its looks."""
+
+_IDLE_TICK = 0.2
 
 
 @dataclass(slots=True)
@@ -43,6 +45,18 @@ class Work:
     fanout: FanOutFiles
     record: dict[str, Any]
     folder: str
+    run: RunFiles | None = None
+    """Its run; without one the worker stays with it until nothing is left to do."""
+
+    @property
+    def lease(self) -> float:
+        return float(self.record.get("lease") or LEASE)
+
+    @property
+    def patience(self) -> float:
+        """Seconds within which whoever stays sees that a silent worker is dead, or that a back-off has passed."""
+        retry = (self.record.get("config") or {}).get("retry_policy") or {}
+        return _SETTLE + 2 * self.lease + float(retry.get("max_delay") or 0)
 
 
 class WorkerCommand:
@@ -53,6 +67,7 @@ class WorkerCommand:
         self.count, self.follow, self.warn = slots, follow, warn
         self.done = 0
         self._told: set[str] = set()
+        self._left: dict[str, float] = {}
         self._orphaned = threading.Event()
 
     def run(self) -> int:
@@ -74,12 +89,34 @@ class WorkerCommand:
     # -- looking ------------------------------------------------------------------------------------------------
 
     def _find(self) -> Work | None:
-        """The oldest fan-out that has jobs to do which anybody may run."""
+        """The oldest fan-out with a job that nobody has had yet.
+
+        Where there is none, the one that we left longest ago of those whose jobs may come back: their worker may be
+        dead, or they wait to be tried again.
+        """
+        waiting = []
+        for work in self._works():
+            if _has_new(work.fanout):
+                return work
+            waiting.append(work)
+        return min(waiting, key=lambda work: self._left.get(work.fanout.path, 0.0), default=None)
+
+    def _works(self) -> Iterator[Work]:
+        """Fan-outs that have jobs to do which anybody may run, the oldest first."""
         for run in runs(self.spool):
             for fanout in fanouts(run.fanouts):
-                if tickets.names(fanout, "todo") and not self._held(run) and (work := self._usable(fanout, run.run)):
-                    return work
-        return None
+                if tickets.names(fanout, "todo") and not self._held(run) and (work := self._usable(fanout, run)):
+                    yield work
+
+    def _wanted_elsewhere(self, work: Work, idle: float) -> bool:
+        """Whether slots that found nothing to do for `idle` seconds are of more use at another fan-out.
+
+        They are not while nobody else needs them: only who stays for a lease sees that a worker of another host died.
+        """
+        if work.run is None:
+            return False
+        others = [other for other in self._works() if other.fanout.path != work.fanout.path]
+        return self._held(work.run) or any(idle > work.patience or _has_new(other.fanout) for other in others)
 
     def _held(self, run: RunFiles) -> bool:
         """Whether a run is paused, so that nobody takes jobs of it."""
@@ -88,10 +125,10 @@ class WorkerCommand:
         self._tell(f"{run.path} {note['at']}", f"run {run.name} is paused by {note['by']}; its jobs wait")
         return True
 
-    def _usable(self, fanout: FanOutFiles, run_json: str) -> Work | None:
+    def _usable(self, fanout: FanOutFiles, run: RunFiles) -> Work | None:
         try:
             record = read_json(fanout.fanout)
-            folder = str(read_json(run_json).get("folder") or "")
+            folder = str(read_json(run.run).get("folder") or "")
         except FileNotFoundError:
             return None  # it is just being made, or removed
         except SpoolError as error:
@@ -102,7 +139,7 @@ class WorkerCommand:
         if not record.get("portable") or record.get("runner") != "tea.job:WorkflowRunner":
             self._tell(fanout.path, f"{fanout.path}: only the process that made these jobs can run them; passed over")
             return None
-        return Work(fanout, record, folder)
+        return Work(fanout, record, folder, run)
 
     def _tell(self, key: str, text: str) -> None:
         if key not in self._told:
@@ -112,7 +149,7 @@ class WorkerCommand:
     def _anything_unfinished(self) -> bool:
         """Whether jobs that run elsewhere may yet come back: their workers may die."""
         return any(
-            tickets.names(fanout, "todo") and self._usable(fanout, run.run)
+            tickets.names(fanout, "todo") and self._usable(fanout, run)
             for run in runs(self.spool)
             for fanout in fanouts(run.fanouts)
         )
@@ -120,18 +157,21 @@ class WorkerCommand:
     # -- working ------------------------------------------------------------------------------------------------
 
     def work_on(self, work: Work) -> None:
-        """Run jobs of a fan-out until it has none to do, or none that are free for a while."""
+        """Run jobs of a fan-out until it has none to do, or none that are free while others have some."""
         slots = Slots(self.spool, self._setup(work), self.count, lambda *_a, **_k: None, self.warn)
         grace = float((work.record.get("config") or {}).get("grace_seconds", 5.0))
         try:
             slots.start()
-            self._attend(slots, work.fanout, grace)
+            self._attend(slots, work, grace)
         finally:
             slots.stop(grace)
+            self._left[work.fanout.path] = time.monotonic()
 
-    def _attend(self, slots: Slots, fanout: FanOutFiles, grace: float) -> None:
+    def _attend(self, slots: Slots, work: Work, grace: float) -> None:
         """Supervise the slots, also when they have been told to end: who took a job just then finishes it."""
+        fanout = work.fanout
         since, leaving = time.monotonic(), False
+        next_look = 0.0
         while slots.slots and not self._orphaned.is_set():
             lines = [*slots.hints(), *slots.replace_dead()]
             self.done += sum(line.startswith("-") for line in lines)
@@ -148,10 +188,15 @@ class WorkerCommand:
                     break
             elif not _all_started(slots) and tickets.names(fanout, "todo"):
                 since = now
-            elif now - since > _SETTLE or not tickets.names(fanout, "todo"):
+            elif not tickets.names(fanout, "todo"):
                 slots.stop_claiming()
                 since, leaving = now, True
-            slots.wait(_TICK)
+            elif now - since > _SETTLE and now >= next_look:
+                if self._wanted_elsewhere(work, now - since):
+                    slots.stop_claiming()
+                    since, leaving = now, True
+                next_look = time.monotonic() + _SETTLE
+            slots.wait(_IDLE_TICK if now - since > _SETTLE else _TICK)
 
     def _limits(self, fanout: FanOutFiles, job: str) -> tuple[float | None, float | None]:
         try:
@@ -169,12 +214,17 @@ class WorkerCommand:
             supervisor=this_worker(self.spool, slots=0, version=__version__).text,
             options=work.record.get("options") or {},
             sync=work.record.get("durability") == "power",
-            lease=float(work.record.get("lease") or LEASE),
+            lease=work.lease,
             version=__version__,
             path=(work.folder,) if work.folder else (),
             cwd=os.getcwd(),
             environment=dict(os.environ),
         )
+
+
+def _has_new(fanout: FanOutFiles) -> bool:
+    """Whether a job is to do that nobody has had yet."""
+    return any(claimed_by(fanout.job(name), 1) is None for name in tickets.names(fanout, "todo"))
 
 
 def _all_started(slots: Slots) -> bool:

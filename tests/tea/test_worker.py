@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +151,58 @@ def test_a_worker_that_is_killed_loses_nothing(spool_dir: Path, tmp_path: Path, 
     wait_until(lambda: not any(map(is_running, family)))
     tea_cmd("worker", spool_dir)
     assert run.got == [1, 2, 3]
+
+
+def claimed_elsewhere(spool: Path, lease: float) -> Path:
+    """The only job is in the hands of a worker of another host that does not beat; the worker's folder."""
+    folder = spool / "workers" / "elsewhere-7-00aa00aa00aa"
+    folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+    record = {"host": "elsewhere", "machine": "m", "boot_id": "b", "pid": 7, "user": "u", "lease": lease}
+    (folder / "worker.json").write_text(json.dumps(record))
+    (folder / "beat").write_text("1\n")
+    (job,) = spool.glob("runs/*/fanouts/*/jobs/*")
+    (job / "claim.1").symlink_to("u@elsewhere:7:00aa00aa00aa")
+    return folder
+
+
+def test_a_worker_without_other_work_outstays_the_lease_of_a_dead_one(spool_dir: Path) -> None:
+    run = Coordinator(graph("workers", "return {'v': 1}", [1]), spool_dir)
+    run.start()
+    run.wait_for_jobs(1)
+    claimed_elsewhere(spool_dir, lease=4)
+    assert tea_cmd("worker", spool_dir).returncode == 0
+    assert run.got == [1]
+    assert len(list(spool_dir.glob("runs/*/fanouts/*/jobs/*/claim.*"))) == 2
+
+
+def test_a_worker_without_other_work_outstays_a_back_off(spool_dir: Path, tmp_path: Path) -> None:
+    code = (
+        f"import os\ntried = {str(tmp_path / 'tried')!r}\n"
+        "if not os.path.exists(tried):\n    os.mkdir(tried)\n    raise OSError('once')\nreturn {'v': 1}"
+    )
+    run = Coordinator(graph("workers", code, [1], retry={"max_retries": 1, "base_delay": 4}), spool_dir)
+    run.start()
+    run.wait_for_jobs(1)
+    assert tea_cmd("worker", spool_dir).returncode == 0
+    assert run.got == [1]
+
+
+def test_an_older_fan_out_in_the_hands_of_others_keeps_nobody_from_the_next(spool_dir: Path, start_tea: Any) -> None:
+    old = Coordinator(graph("workers", "return {'v': 1}", [1]), spool_dir)
+    old.start()
+    old.wait_for_jobs(1)
+    elsewhere = claimed_elsewhere(spool_dir, lease=600)
+    worker = start_tea("worker", spool_dir, "--follow")
+    wait_until(lambda: len(list(spool_dir.glob("workers/*/now"))) > 1)  # its slot stays with the older one
+    begun = int(time.time())
+    wait_until(lambda: int(time.time()) > begun)  # runs are named after the second in which they begin
+    new = Coordinator(graph("workers", "return {'v': 2}", [1]), spool_dir)
+    new.start()
+    assert new.got == [2]
+    shutil.rmtree(elsewhere)  # who has no folder has ended
+    assert old.got == [1]
+    worker.stdin.close()
+    worker.wait(240)
 
 
 def test_deadlines_are_kept_by_the_worker(spool_dir: Path) -> None:
