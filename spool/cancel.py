@@ -21,7 +21,7 @@ from spool.find import fanout_of, spool_of
 from spool.job import accepted_attempt, read_accepted, read_job
 from spool.journal import Journal
 from spool.layout import CLAIM, FanOutFiles, JobFiles, RunFiles
-from spool.publish import publish, read_quietly
+from spool.publish import is_there, publish, read_quietly
 from spool.run import CoordinatorLock, all_fanouts, update_run
 from spool.worker import Worker
 
@@ -41,7 +41,7 @@ def asker() -> str:
 
 def asked(run: RunFiles) -> str | None:
     """Who asked to cancel this run; None when nobody did."""
-    if not os.path.lexists(run.cancel):
+    if not is_there(run.cancel):
         return None
     return str(read_quietly(run.cancel).get("by") or "somebody")
 

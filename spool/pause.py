@@ -17,7 +17,7 @@ from spool.cancel import asker
 from spool.errors import UnknownNameError
 from spool.find import in_run, run_of
 from spool.layout import FanOutFiles, RunFiles
-from spool.publish import publish, read_quietly
+from spool.publish import is_there, publish, read_quietly
 
 LOOK = 0.2
 """Seconds between two looks for the request."""
@@ -43,9 +43,8 @@ def unpause(run: RunFiles) -> bool:
 
 def paused(run: RunFiles) -> Mapping[str, Any]:
     """Who holds a run, `by`, and since when, `at` in seconds since the epoch; empty when nobody does."""
-    if not os.path.lexists(run.paused):
+    if not is_there(run.paused):
         return {}
-
     note = read_quietly(run.paused)
     at = note.get("at")
     return {"by": str(note.get("by") or "somebody"), "at": float(at) if isinstance(at, int | float) else None}
@@ -67,7 +66,7 @@ class Gate:
         """Whether no new job may be taken now. `now` saves a look at the clock."""
         now = self._clock() if now is None else now
         if now >= self._next_look:
-            self._closed = os.access(self._marker, os.F_OK)
+            self._closed = is_there(self._marker)
             self._next_look = now + LOOK
         return self._closed
 

@@ -41,6 +41,18 @@ def unique() -> str:
     return f"{_token[0]}-{_token[1]}-{next(_serial)}"
 
 
+def is_there(path: str) -> bool:
+    """Whether a name is in its folder, as a listing tells: for what other machines make and remove.
+
+    Over NFS a name that was once found, or not, is believed in for up to a minute; a listing asks the server.
+    """
+    folder, name = os.path.split(path)
+    try:
+        return name in os.listdir(folder)
+    except OSError:
+        return False
+
+
 def write_exclusive(path: str, data: bytes, *, sync: bool = False, mode: int = 0o600) -> None:
     """Create a file that nobody reads yet. Raises FileExistsError, or OSError after removing what was written."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)

@@ -25,7 +25,7 @@ INTERVAL = 0.2
 """Seconds between polls where hints are expected, on a local disk."""
 
 SHARE, HINTED_SHARE = 20, 100
-"""A poll may take at most one part in SHARE of the time; less after one that found nothing that hints had missed."""
+"""A poll may take at most one part in SHARE of the time; less while hints come that miss nothing."""
 
 
 class Watcher:
@@ -48,6 +48,7 @@ class Watcher:
         self._fanout, self._interval, self._clock = fanout, interval, clock
         self._seen: set[str] = set()
         self._hints: deque[str] = deque()
+        self._hinted = False
         self._next_poll = clock() + interval
         self._arrived = threading.Event()
         self._observer: Any = None
@@ -68,6 +69,7 @@ class Watcher:
         names = []
         while self._hints:
             name = self._hints.popleft()
+            self._hinted = True
             if name not in self._seen:
                 self._seen.add(name)
                 names.append(name)
@@ -83,7 +85,8 @@ class Watcher:
             names += tickets.unseen(self._fanout, kind, self._seen)
         self._seen.update(names)
         ended = self._clock()
-        share = SHARE if names or not self._seen else HINTED_SHARE
+        share = HINTED_SHARE if self._hinted and not names else SHARE
+        self._hinted = False
         self._next_poll = ended + max(self._interval, (ended - began) * share)
         return names
 

@@ -37,7 +37,7 @@ from spool.claim import Claimant, claimed_by, host_name, user_name
 from spool.errors import SpoolError
 from spool.layout import JobFiles, SpoolFiles, WorkerFiles, is_name
 from spool.logs import keep_logs
-from spool.publish import publish, read_bytes, read_json, replace
+from spool.publish import is_there, publish, read_bytes, read_json, replace
 
 LEASE = 30.0
 """Seconds without a beat after which a worker on another host counts as dead."""
@@ -343,7 +343,7 @@ class Observer:
         record = self._records.get(files.name)
         if record is None:
             try:
-                record = read_json(files.worker, 65536)
+                record = _read_record(files)
             except FileNotFoundError:  # just being made, or half removed: the lock or the beat tell
                 return {"host": host_name(), "boot_id": boot_id(), "locked": True}
             except (SpoolError, OSError):
@@ -362,6 +362,16 @@ class Observer:
             self._pulses[files.name] = _Pulse(beat, self._clock())
             return True
         return self._clock() - pulse.since < (lease if isinstance(lease, int | float) else LEASE)
+
+
+def _read_record(files: WorkerFiles) -> dict[str, Any]:
+    """What a worker says of itself. Whoever looked while the folder was being made need not, over NFS, see it yet."""
+    try:
+        return read_json(files.worker, 65536)
+    except FileNotFoundError:
+        if not is_there(files.worker):
+            raise
+        return read_json(files.worker, 65536)
 
 
 def is_stopped(pid: Any) -> bool:

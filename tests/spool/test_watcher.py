@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from spool import tickets
-from spool.watcher import SHARE, Watcher
+from spool.watcher import HINTED_SHARE, SHARE, Watcher
 from tests.faults.kit import need
 from tests.spool.kit import Bench
 from tests.spool.test_worker import Clock
@@ -99,6 +99,12 @@ def test_listings_take_a_small_share_of_the_time(bench: Bench, monkeypatch: pyte
     monkeypatch.setattr(os, "listdir", slow)
     watcher.poll()
     assert watcher.due == 3.0 * SHARE
+    watcher.hint(bench.jobs()[0].name)
+    watcher.finished()
+    watcher.poll()
+    assert watcher.due == 3.0 * HINTED_SHARE  # who finishes jobs says so
+    watcher.poll()
+    assert watcher.due == 3.0 * SHARE  # nobody did, so that only listings tell
 
 
 def test_waiting_ends_with_a_hint(bench: Bench) -> None:

@@ -157,6 +157,28 @@ def test_a_child_that_inherited_the_lock_keeps_its_worker_alive(spool: SpoolFile
     wait_until(lambda: not observer.is_alive(claimant))
 
 
+def test_a_worker_of_another_host_that_was_looked_at_too_early_is_alive(
+    spool: SpoolFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over NFS its record is missing for up to a minute to who looked when it was not there, until a listing."""
+    claimant = forge(spool)
+    listed: set[str] = set()
+    names, read = os.listdir, module.read_json
+
+    def listing(path: str) -> list[str]:
+        listed.add(path)
+        return names(path)
+
+    def over_nfs(path: str, most: int) -> dict[str, Any]:
+        if os.path.dirname(path) not in listed:
+            raise FileNotFoundError(path)
+        return read(path, most)
+
+    monkeypatch.setattr(os, "listdir", listing)
+    monkeypatch.setattr(module, "read_json", over_nfs)
+    assert Observer(spool).is_alive(claimant)
+
+
 def test_a_folder_that_open_files_keep_goes_when_they_are_closed(
     spool: SpoolFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from spool import cancel
 from spool.pause import LOOK, Gate, pause, paused, unpause
 from spool.run import create_fanout, create_run, open_spool
 from tests.spool.test_worker import Clock
@@ -141,6 +143,19 @@ class TestGate:
         assert not unpause(run_)
         assert gate.closed(clock.now + LOOK)
         assert not gate.closed(clock.now + 3 * LOOK)
+
+    def test_what_another_host_asks_is_seen_by_a_listing(
+        self, spool_dir: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Over NFS a name that was missing when it was looked up stays so for up to a minute."""
+        run_ = create_run(open_spool(str(spool_dir)), "x", {}, b"")
+        pause(run_)
+        cancel.ask(run_)
+        monkeypatch.setattr(os, "access", lambda *_: False)
+        monkeypatch.setattr(os.path, "lexists", lambda _: False)
+        assert Gate(create_fanout(run_.fanouts, 1, "s")).closed()
+        assert paused(run_)
+        assert cancel.asked(run_)
 
     def test_what_a_branch_fans_out_belongs_to_the_branch(self, spool_dir: Path) -> None:
         run_ = create_run(open_spool(str(spool_dir)), "x", {}, b"")
