@@ -27,6 +27,9 @@ INTERVAL = 0.2
 SHARE, HINTED_SHARE = 20, 100
 """A poll may take at most one part in SHARE of the time; less while hints come that miss nothing."""
 
+LONGEST = 15.0
+"""Seconds between polls at most: one may have waited for minutes until a server was back."""
+
 
 class Watcher:
     """Names the finished jobs of a fan-out, each once.
@@ -87,7 +90,7 @@ class Watcher:
         ended = self._clock()
         share = HINTED_SHARE if self._hinted and not names else SHARE
         self._hinted = False
-        self._next_poll = ended + max(self._interval, (ended - began) * share)
+        self._next_poll = ended + max(self._interval, min((ended - began) * share, LONGEST))
         return names
 
     def forget(self, name: str) -> None:
