@@ -91,11 +91,13 @@ class Worker:
         self.name = self.claimant.worker
         self.text = str(self.claimant)
         self.lease = lease
+        self._spool = spool.path
         self.files: WorkerFiles = spool.worker(self.name)
         os.makedirs(spool.workers, 0o700, exist_ok=True)
         os.mkdir(self.files.path, 0o700)
         self.lock_fd: int | None = None
         self._beats = 0
+        self._beating_since, self._back = float("inf"), 0.0
         self._closed = threading.Event()
         self._now_size = _NOW_SIZE
         try:
@@ -107,6 +109,7 @@ class Worker:
             raise
         self._pulsing = threading.Thread(target=self._pulse, name="tea-beat", daemon=True)
         self._pulsing.start()
+        _beating[os.getpid(), spool.path] = self
 
     def _register(self, slots: int, version: str, supervisor: str) -> None:
         self.lock_fd = self._lock()
@@ -152,10 +155,16 @@ class Worker:
 
     def _pulse(self) -> None:
         while not self._closed.wait(self.lease / 3):
-            try:
+            self._beating_since = time.monotonic()
+            with contextlib.suppress(OSError):  # a full disk, or the folder is gone: the lease runs out, as it should
                 self._beat()
-            except OSError:  # a full disk, or the folder is gone: the lease runs out, as it should
-                continue
+            self._back = self.back()
+            self._beating_since = float("inf")
+
+    def back(self) -> float:
+        """Until when the file system kept this worker's own beat waiting, as far as is known; 0 for never."""
+        now = time.monotonic()
+        return now if now - self._beating_since > self.lease / 3 else self._back
 
     def doing(self, text: str) -> None:
         """Say what this worker does now (a line for each attempt, for people and for its supervisor)."""
@@ -168,6 +177,7 @@ class Worker:
         if self._closed.is_set() or os.getpid() != self.claimant.pid:  # a forked child is not this worker
             return
         self._closed.set()
+        _beating.pop((os.getpid(), self._spool), None)
         self._pulsing.join(5)  # a beat that comes now would keep the folder
         with contextlib.suppress(OSError):  # first: without its lock, but with its record, it would look killed
             os.unlink(self.files.worker)
@@ -184,6 +194,9 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+
+_beating: dict[tuple[int, str], Worker] = {}
+"""The newest worker of this process in each spool: its own beat tells when the file system was away for all."""
 
 _here: dict[tuple[int, str], Worker] = {}
 _here_lock = threading.Lock()
@@ -361,7 +374,9 @@ class Observer:
         if pulse is None or pulse.beat != beat:
             self._pulses[files.name] = _Pulse(beat, self._clock())
             return True
-        return self._clock() - pulse.since < (lease if isinstance(lease, int | float) else LEASE)
+        own = _beating.get((os.getpid(), self._spool.path))
+        since = max(pulse.since, own.back()) if own else pulse.since
+        return self._clock() - since < (lease if isinstance(lease, int | float) else LEASE)
 
 
 def _read_record(files: WorkerFiles) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -177,6 +179,33 @@ def test_a_worker_of_another_host_that_was_looked_at_too_early_is_alive(
     monkeypatch.setattr(os, "listdir", listing)
     monkeypatch.setattr(module, "read_json", over_nfs)
     assert Observer(spool).is_alive(claimant)
+
+
+def test_a_file_system_that_was_away_for_all_has_killed_nobody(
+    spool: SpoolFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file server that is started again holds up every worker: who is served first must not bury the others."""
+    answers, asked = threading.Event(), threading.Event()
+    real = module.replace
+
+    def waits(path: str, data: bytes) -> None:
+        if data != b"1\n":
+            asked.set()
+            assert answers.wait(240)
+        real(path, data)
+
+    claimant = forge(spool, lease=0.3)
+    monkeypatch.setattr(module, "replace", waits)
+    with Worker(spool, lease=0.3) as worker:
+        observer = Observer(spool)
+        assert observer.is_alive(claimant)
+        assert asked.wait(240)
+        begun = time.monotonic()
+        wait_until(lambda: time.monotonic() - begun > 0.4)
+        assert observer.is_alive(claimant)
+        answers.set()
+        wait_until(lambda: not observer.is_alive(claimant))  # a lease after everything works again
+        assert int(Path(worker.files.beat).read_text()) > 1
 
 
 def test_a_folder_that_open_files_keep_goes_when_they_are_closed(
