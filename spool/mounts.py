@@ -12,8 +12,8 @@ from dataclasses import dataclass
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 _NFS = (
-    "folders are cached for up to `acdirmax` (60 s unless it was mounted otherwise), so a beat is seen late: set "
-    "`lease_duration` to 120 or more, or mount with `actimeo=3`"
+    "mount it `hard` and without `nocto` on every machine: then listings and beats are seen at once, though what was "
+    "removed is seen up to `acdirmax` (60 s) late; keep `lease_duration` at 30 or more"
 )
 _CIFS = "mount with `mfsymlinks` so that claims can be made, and without `nobrl` so that locks are shared"
 _GLUSTER = "a file may have some 45 links only, and copies take their place; keep `lease_duration` at 30 or more"
