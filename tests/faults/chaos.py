@@ -57,7 +57,7 @@ BAD = {item for item in range(JOBS) if item % 20 == 7}
 TOTAL = sum(item * item for item in range(JOBS) if item not in BAD)
 
 KINDS = ("process", "workers", "nested", "edges", "thread", "hosts")
-"""`hosts` is `workers`, whose processes are of other hosts, or seem so: what they say of themselves is all there is."""
+"""`hosts`: `workers` whose processes seem to be of other hosts; what they say of themselves is all that tells."""
 
 HOSTS = ("north", "south", None) if os.geteuid() == 0 else (None,)
 """Where a process of the kind `hosts` may be; None is this host."""
