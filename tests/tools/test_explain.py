@@ -18,15 +18,6 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that has ended; only to be read."""
-    folder = tmp_path_factory.mktemp("ended")
-    write_workflow(folder)
-    run(folder)
-    return folder
-
-
 def test_a_failed_job(ended: Path) -> None:
     told = text(ended, "explain", "1")
     assert told.startswith(

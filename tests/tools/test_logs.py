@@ -22,15 +22,6 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that has ended; only to be read."""
-    folder = tmp_path_factory.mktemp("ended")
-    write_workflow(folder)
-    run(folder)
-    return folder
-
-
 class TestFinished:
     @pytest.mark.parametrize("strategy", ["process", "thread"])
     def test_each_stream_goes_to_its_own(self, here: Path, strategy: str) -> None:

@@ -22,15 +22,6 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that has ended, to be replayed; nothing of it may be changed."""
-    folder = tmp_path_factory.mktemp("ended")
-    write_workflow(folder)
-    run(folder)
-    return folder
-
-
 def record_of(here: Path) -> list[tuple[str, int]]:
     """Every file of the spool that is no replay."""
     return [found for found in files_of(here) if "/replays" not in found[0]]

@@ -20,15 +20,6 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that has ended; only to be read, and replayed."""
-    folder = tmp_path_factory.mktemp("ended")
-    write_workflow(folder)
-    run(folder)
-    return folder
-
-
 class TestStatus:
     def test_of_a_finished_run(self, ended: Path) -> None:
         status = read(ended, "status")
